@@ -1,0 +1,115 @@
+"""The derainer of "Rain O'er Me" (IEEE TIP 29, 2020), in the layout of its released checkpoints."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class RainLayers(NamedTuple):
+    """The two rain layers of one forward pass, each (B, 3, H, W): ``rainy - layer`` is a derained image."""
+
+    rain: Tensor
+    """What the residual branch takes out: the layer that counts at test time."""
+    refined: Tensor
+    """The same after the detail enhancement block: compared with the soft label, and added to clean images."""
+
+
+def _conv(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+
+
+def _conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(_conv(in_channels, out_channels), nn.ReLU(inplace=True))
+
+
+class HighPass(nn.Module):
+    """Smooth the features, filter what the smoothing took away with a dilated convolution, add both."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = _conv_relu(channels, channels)
+        self.dilated_conv = _conv(channels, channels, dilation=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        smooth = self.conv1(x)
+        return torch.relu(self.dilated_conv(x - smooth) + smooth)
+
+
+class Aggregation(nn.Module):
+    """Two high-pass modules in a row, both outputs merged by a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = HighPass(channels)
+        self.conv2 = HighPass(channels)
+        self.merge = _conv_relu(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.conv1(x)
+        return self.merge(torch.cat([first, self.conv2(first)], dim=1))
+
+
+class RainOerMeNet(nn.Module):
+    """The paper's residual derainer with its detail enhancement block.
+
+    The names of the parameters are those of the released checkpoints, so that they load strictly. Convolution
+    weights start as N(0, 0.02) and biases as 0, like the authors'.
+
+    Args:
+        channels: Feature channels; the paper's 16 make 55,046 parameters.
+        detail_layers: Convolutions of the detail enhancement block: 3, or 2 for the paper's DID variant
+            (52,726 parameters), whose last convolution is followed by a ReLU.
+
+    Raises:
+        ValueError: ``detail_layers`` is neither 2 nor 3, or ``channels`` is not positive.
+    """
+
+    def __init__(self, channels: int = 16, detail_layers: int = 3) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
+        if detail_layers not in (2, 3):
+            raise ValueError(f"detail_layers must be 3 (Rain200L, Rain1400) or 2 (DID), got {detail_layers}")
+        self.inc = _conv_relu(3, channels)
+        self.block1 = Aggregation(channels)
+        self.block2 = Aggregation(channels)
+        self.block3 = Aggregation(channels)
+        self.merge11 = _conv_relu(2 * channels, channels)
+        self.merge12 = _conv_relu(2 * channels, channels)
+        self.outc = nn.Sequential(_conv(channels, 3), nn.Tanh())
+        if detail_layers == 3:
+            self.out2 = nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 16), _conv(16, 3))
+        else:
+            self.out2 = nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 3))
+        self.apply(_initialise)
+
+    def rain_layer(self, rainy: Tensor) -> Tensor:
+        """The rain layer of ``rainy`` (B, 3, H, W) in [0, 1]: same shape, within (-1, 1)."""
+        first = self.block1(self.inc(rainy))
+        middle = self.merge11(torch.cat([first, self.block2(first)], dim=1))
+        last = self.merge12(torch.cat([middle, self.block3(middle)], dim=1))
+        return self.outc(last)
+
+    def refine(self, rain: Tensor) -> Tensor:
+        """The detail enhancement block, applied to a rain layer (B, 3, H, W)."""
+        return self.out2(rain)
+
+    def forward(self, rainy: Tensor, layers: bool = False) -> Tensor | RainLayers:
+        """Derain ``rainy`` (B, 3, H, W) in [0, 1], of any size.
+
+        Returns:
+            The derained image, not clamped; with ``layers=True`` both rain layers instead. Everything passes
+            through this one method, so that wrappers around the module (DDP, compile) see it.
+        """
+        rain = self.rain_layer(rainy)
+        return RainLayers(rain, self.refine(rain)) if layers else rainy - rain
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,42 @@
+"""Score a network on the test sets of an option file.
+
+Prints a table; the pictures and the log go to results/NAME.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .train import add_run_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..engine.session import Request
+    from ..engine.testing import test
+
+    scores, opt = test(
+        Request(
+            option_file=arguments.opt,
+            overrides=arguments.overrides,
+            device=arguments.device,
+            launcher=arguments.launcher,
+            root=arguments.root,
+        )
+    )
+    if opt["rank"] != 0:
+        return 0
+    metrics = list(opt["val"].get("metrics") or {})
+    rows = [["data set", "images", "", *metrics]]
+    for score in scores:
+        if score.rainy:
+            rows.append([score.dataset, str(score.images), "rainy", *(f"{score.rainy[m]:.4f}" for m in metrics)])
+        rows.append([score.dataset, str(score.images), "derained", *(f"{score.derained[m]:.4f}" for m in metrics)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"Pictures and log: {opt['path']['log']}")
+    return 0

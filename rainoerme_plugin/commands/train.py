@@ -1,0 +1,43 @@
+"""Train from an option file of BasicSR's, the plugin's or your own.
+
+Every key of the file can be overridden: basicsr train -opt options/distill.yml train.total_iter=1000
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What training and testing have in common."""
+    parser.add_argument("-opt", "--opt", type=Path, required=True, metavar="FILE", help="YAML option file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the file, dotted: train.total_iter=1000")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="what started several processes: torchrun (pytorch) or srun (slurm)")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="where experiments/, results/ and tb_logger/ are made (default: here)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's last saved state, if there is one")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..engine.session import Request
+    from ..engine.training import train
+
+    opt = train(
+        Request(
+            option_file=arguments.opt,
+            overrides=arguments.overrides,
+            device=arguments.device,
+            launcher=arguments.launcher,
+            auto_resume=arguments.auto_resume,
+            root=arguments.root,
+        )
+    )
+    if opt["rank"] == 0:
+        print(f"Network: {Path(opt['path']['models']) / 'net_g_latest.pth'}")
+    return 0

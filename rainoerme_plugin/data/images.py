@@ -1,0 +1,125 @@
+"""Reading and writing single images: every image of the package passes through here.
+
+All become (H, W, 3) uint8 RGB. On purpose: grey images are repeated over three channels, 16-bit images keep their
+upper 8 bits, an alpha channel that hides nothing is dropped and one that does is refused, and a camera's orientation
+tag is followed (rain falls downwards). A file that ends too early is refused, not filled with grey.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torch import Tensor
+
+from ..errors import DataError
+
+RGB: TypeAlias = NDArray[np.uint8]
+"""(H, W, 3) uint8, 0-255."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
+_ORIENTATION = 0x0112
+
+
+class Header(NamedTuple):
+    """What an image file says of itself, without being decoded; the size is that after orientation."""
+
+    height: int
+    width: int
+    mode: str
+
+
+def _open(data: bytes | Path, where: object) -> PillowImage.Image:
+    try:
+        return PillowImage.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS)
+    except FileNotFoundError:
+        raise DataError(f"{where}: no such file") from None
+    except PillowImage.DecompressionBombError:
+        raise DataError(f"{where}: declares more pixels than {2 * (PillowImage.MAX_IMAGE_PIXELS or 0):,}") from None
+    except (OSError, ValueError, SyntaxError):
+        raise DataError(
+            f"{where}: not an image this package reads ({', '.join(_FORMATS)}), or damaged; replace or remove it"
+        ) from None
+
+
+def read_header(data: bytes | Path, where: object | None = None) -> Header:
+    """Size and mode of an image, from the first bytes of its file.
+
+    Raises:
+        DataError: It is missing or not an image; ``where`` (the path by default) names it.
+    """
+    with _open(data, where or data) as image:
+        width, height = image.size
+        if image.getexif().get(_ORIENTATION, 1) >= 5:
+            width, height = height, width
+        return Header(height, width, image.mode)
+
+
+def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
+    """The image as (H, W, 3) uint8 RGB; see the module for what becomes of other kinds.
+
+    Raises:
+        DataError: It is missing, not an image, ends too early, or has transparent pixels.
+    """
+    where = where or data
+    with _open(data, where) as opened:
+        try:
+            opened.load()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{where}: damaged image ({error}); replace or remove it") from None
+        image = ImageOps.exif_transpose(opened)
+    if image.mode in _DEEP_GREY:
+        grey = np.asarray(image).astype(np.int64)
+        grey = (grey >> 8 if image.mode != "I" or grey.max(initial=0) > 255 else grey).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            raise DataError(f"{where}: has transparent pixels; flatten it onto a background first")
+    return np.ascontiguousarray(image.convert("RGB"))
+
+
+def to_tensor(image: RGB) -> Tensor:
+    """(H, W, 3) uint8 to a (3, H, W) float32 tensor in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+
+
+def to_image(tensor: Tensor) -> RGB:
+    """A (3, H, W) tensor in [0, 1] to (H, W, 3) uint8: clamped, then rounded."""
+    return tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def encode_png(image: RGB) -> bytes:
+    """The image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def write_image(path: Path, image: RGB) -> None:
+    """Write a PNG; its folder is made if need be."""
+    write_whole(path, encode_png(image))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that its name never stands for a part of it: to a temporary file beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

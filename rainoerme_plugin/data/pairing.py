@@ -1,0 +1,176 @@
+"""Finding the pairs of rainy and clean images in the file layouts that deraining data sets come in.
+
+A layout is a pair of folder names, a rule that turns a rainy image's name into its clean one's, or both: PReNet's,
+RCDNet's and the original Rain100/200, RainTrainL/H, Rain1400, Rain13K's tests, SPA-Data's list files, and pictures
+that hold both images side by side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ..errors import DataError
+from .images import RGB, decode_image
+from .sources import FolderSource, list_images
+
+Layout: TypeAlias = Literal["auto", "halves-rainy-clean", "halves-clean-rainy"]
+
+FOLDERS = (
+    ("rain", "norain"),
+    ("rainy", "norain"),
+    ("input", "target"),
+    ("input", "targets"),
+    ("rainy_image", "ground_truth"),
+    ("lq", "gt"),
+    ("data", "label"),
+    ("rainysamples", "cleansamples"),
+    ("rainy", "clean"),
+    ("rain", "clean"),
+    ("input", "gt"),
+    ("rainy", "gt"),
+    ("rain", "gt"),
+)
+"""Names of the rainy and the clean folder, in any case."""
+
+
+def _after_underscore_cut(stem: str) -> str:
+    return stem.rpartition("_")[0] if re.search(r"_\d+$", stem) else ""
+
+
+RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("same name", lambda stem: stem),
+    ("rain-N to norain-N", lambda stem: re.sub(r"^rain", "norain", stem)),
+    ("norain-Nx2 to norain-N", lambda stem: re.sub(r"x2$", "", stem)),
+    ("rain-Nx2 to norain-N", lambda stem: re.sub(r"^rain", "norain", re.sub(r"x2$", "", stem))),
+    ("N_1 ... N_14 to N", _after_underscore_cut),
+)
+"""What makes the clean image's stem out of the rainy one's, tried in this order."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One rainy image and its clean version: two files, or the two halves of one."""
+
+    rainy: Path
+    clean: Path
+    halves: Layout = "auto"
+
+    def read(self) -> tuple[RGB, RGB]:
+        """Both images, (H, W, 3) uint8 of one size.
+
+        Raises:
+            DataError: One cannot be read, or their sizes differ.
+        """
+        if self.halves == "auto":
+            rainy, clean = decode_image(self.rainy), decode_image(self.clean)
+        else:
+            picture = decode_image(self.rainy)
+            width = picture.shape[1]
+            if width % 2:
+                raise DataError(f"{self.rainy}: {width} pixels wide, so it has no two halves of one size")
+            left, right = picture[:, : width // 2], picture[:, width // 2 :]
+            rainy, clean = (left, right) if self.halves == "halves-rainy-clean" else (right, left)
+        if rainy.shape != clean.shape:
+            raise DataError(
+                f"{self.rainy} is {rainy.shape[1]}x{rainy.shape[0]} pixels, its clean version {self.clean} "
+                f"{clean.shape[1]}x{clean.shape[0]}; a pair needs one size"
+            )
+        return rainy, clean
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairs of a data set, in the order of the rainy images' names, and the rule that found them."""
+
+    rule: str
+    pairs: Sequence[Pair]
+
+
+def find_pairs(root: str | Path, layout: Layout = "auto") -> Pairing:
+    """The pairs below ``root``: a data set's folder, or a list file with a rainy and a clean path a line.
+
+    ``layout`` names which half is which where each picture holds both, for no name tells; else it is found out.
+
+    Raises:
+        DataError: There is nothing there, or not every rainy image finds its clean one.
+    """
+    root = Path(root).expanduser()
+    if root.is_file():
+        return _from_list(root)
+    if not root.is_dir():
+        raise DataError(f"no such folder or list file: {root} (looked from {Path.cwd()})")
+    if layout != "auto":
+        return Pairing(layout, [Pair(path, path, layout) for path in FolderSource(root).paths])
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    for rainy_name, clean_name in FOLDERS:
+        if rainy_name in folders and clean_name in folders:
+            return match_folders(folders[rainy_name], folders[clean_name])
+    for name in ("rainy", "rain"):
+        if name in folders and any(path.stem.startswith("norain") for path in list_images(root)):
+            return match_folders(folders[name], root)
+    own = list_images(root)
+    rainy = [path for path in own if re.match(r"rain-?\d", path.stem)]
+    if rainy and any(path.stem.startswith("norain") for path in own):
+        return _match(rainy, [path for path in own if path.stem.startswith("norain")], root)
+    known = ", ".join(f"{a}/+{b}/" for a, b in FOLDERS)
+    raise DataError(
+        f"{root}: no pairs found. Known layouts: {known}; norain-N beside rainy/; rain-N and norain-N in one folder; a list "
+        "file; layout: halves-rainy-clean or halves-clean-rainy. Or give both folders"
+    )
+
+
+def match_folders(rainy: str | Path, clean: str | Path) -> Pairing:
+    """The pairs of a rainy and a clean folder, by the first of `RULES` that fits every rainy image.
+
+    Raises:
+        DataError: A folder is missing or empty, or no rule fits every rainy image.
+    """
+    rainy, clean = Path(rainy).expanduser(), Path(clean).expanduser()
+    if not list_images(rainy) and (rainy / "X2").is_dir():
+        rainy = rainy / "X2"  # the original Rain200 keeps its rainy images one level down
+    return _match(FolderSource(rainy).paths, FolderSource(clean).paths, rainy)
+
+
+def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path) -> Pairing:
+    by_stem = {path.stem: path for path in clean}
+    fewest: tuple[list[Path], str] = (list(rainy), RULES[0][0])
+    for name, rule in RULES:
+        missing = [path for path in rainy if rule(path.stem) not in by_stem]
+        if not missing:
+            return Pairing(name, [Pair(path, by_stem[rule(path.stem)]) for path in rainy])
+        if len(missing) < len(fewest[0]):
+            fewest = missing, name
+    missing, name = fewest
+    raise DataError(
+        f"{where}: {len(missing)} of {len(rainy)} rainy images have no clean version by the rule '{name}', which fits best; "
+        f"the first is {missing[0].name}"
+    )
+
+
+def _from_list(path: Path) -> Pairing:
+    root = path.parent.resolve()
+    pairs = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of pairs ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        words = line.split()
+        if len(words) != 2:
+            raise DataError(f"{path}, line {number}: expected 'rainy_path clean_path', got '{line.strip()}'")
+        files = [(root / word.lstrip("/")).resolve() for word in words]
+        for file, word in zip(files, words, strict=True):
+            if not file.is_relative_to(root):
+                raise DataError(f"{path}, line {number}: {word} lies outside {root}")
+            if not file.is_file():
+                raise DataError(f"{path}, line {number}: no such file: {file}")
+        pairs.append(Pair(*files))
+    if not pairs:
+        raise DataError(f"{path}: lists no pairs")
+    return Pairing("list file", pairs)

@@ -1,0 +1,52 @@
+"""Pictures of what a network does: rows of images side by side, for eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+from torch import Tensor
+
+from .images import RGB, to_image
+
+_GAP = 4
+_TITLE = 18
+
+
+def show_rain(rain: Tensor) -> Tensor:
+    """A rain layer (..., 3, H, W) as an image in [0, 1]: no rain is mid grey, added light is brighter."""
+    return (0.5 + rain).clamp(0, 1)
+
+
+def panel(columns: Mapping[str, Tensor], max_rows: int = 4) -> RGB:
+    """Batches of images in columns under their names, a sample a row.
+
+    Args:
+        columns: By name, (B, 3, H, W) in [0, 1], all of one shape.
+        max_rows: Samples shown, from the first.
+
+    Returns:
+        One image, (H', W', 3) uint8.
+
+    Raises:
+        ValueError: There are no columns, or their shapes differ.
+    """
+    shapes = {tuple(batch.shape) for batch in columns.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"a panel needs columns of one shape, got {sorted(shapes)}")
+    count, _, height, width = shapes.pop()
+    rows = min(count, max_rows)
+    canvas = PillowImage.new(
+        "RGB", (len(columns) * (width + _GAP) - _GAP, _TITLE + rows * (height + _GAP) - _GAP), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=12 if width > 90 else 10)
+    for column, (name, batch) in enumerate(columns.items()):
+        left = column * (width + _GAP)
+        draw.text((left + 2, 2), name, fill="black", font=font)
+        for row in range(rows):
+            image = PillowImage.fromarray(to_image(batch[row]))
+            canvas.paste(image, (left, _TITLE + row * (height + _GAP)))
+    return np.asarray(canvas)

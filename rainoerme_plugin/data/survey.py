@@ -1,0 +1,89 @@
+"""Reading every image of a data set once, to know before training what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DataError
+from .images import decode_image
+from .pairing import Layout, Pairing, find_pairs
+from .sources import ImageSource, Track, in_threads, list_images, open_source, untracked
+
+
+@dataclass
+class Survey:
+    """What a folder, LMDB or list of pairs holds."""
+
+    where: str
+    count: int
+    rule: str | None
+    """How pairs were found; None where there are none to find."""
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Width and height of the good images, with how often each occurs."""
+    modes: Counter[str] = field(default_factory=Counter)
+    """Pillow's modes: RGB; L is grey, I;16 16-bit grey, RGBA has an alpha channel."""
+    broken: list[str] = field(default_factory=list)
+    """One message an image or pair that cannot be used."""
+
+
+def survey(where: str | Path, layout: Layout = "auto", track: Track[object] = untracked) -> Survey:
+    """Decode everything at ``where``: a data set with pairs where it is laid out like one, else single images.
+
+    Raises:
+        DataError: There is nothing there.
+    """
+    path = Path(where).expanduser()
+    is_lmdb = path.suffix == ".lmdb" or (path / "data.mdb").exists()
+    if layout == "auto" and (is_lmdb or (path.is_dir() and _holds_single_images(path))):
+        return _survey_images(str(where), open_source(path), track)
+    return _survey_pairs(str(where), find_pairs(path, layout), track)
+
+
+def _holds_single_images(path: Path) -> bool:
+    if not list_images(path):
+        return False
+    try:
+        find_pairs(path)
+    except DataError:
+        return True
+    return False
+
+
+def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Survey:
+    found = Survey(where, len(source), None)
+
+    def look(index: int) -> tuple[str, tuple[int, int]] | str:
+        try:
+            encoded = source.encoded(index)
+            image = decode_image(encoded, source.where(index))
+            return source.header(index).mode, (image.shape[1], image.shape[0])
+        except DataError as error:
+            return str(error)
+
+    for result in track(in_threads(look, range(len(source))), len(source), f"reading {where}"):
+        if isinstance(result, str):
+            found.broken.append(result)
+        elif isinstance(result, tuple):
+            found.modes[result[0]] += 1
+            found.sizes[result[1]] += 1
+    return found
+
+
+def _survey_pairs(where: str, pairing: Pairing, track: Track[object]) -> Survey:
+    found = Survey(where, len(pairing.pairs), pairing.rule)
+
+    def look(index: int) -> tuple[int, int] | str:
+        try:
+            rainy, _ = pairing.pairs[index].read()
+            return rainy.shape[1], rainy.shape[0]
+        except DataError as error:
+            return str(error)
+
+    for result in track(in_threads(look, range(len(pairing.pairs))), len(pairing.pairs), f"reading {where}"):
+        if isinstance(result, str):
+            found.broken.append(result)
+        elif isinstance(result, tuple):
+            found.sizes[result] += 1
+    return found

@@ -1,0 +1,65 @@
+"""Where a run computes: one device a process, and the processes that share the work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Literal, TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from ..errors import OptionError
+
+Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of this name; ``auto`` is CUDA, else MPS, else the CPU.
+
+    Raises:
+        OptionError: This machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda: PyTorch finds no CUDA GPU here; use --device auto or cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise OptionError("--device mps: PyTorch finds no Apple GPU here; use --device auto or cpu")
+    device = torch.device(name, local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def join_processes(launcher: Launcher, device: str, port: int | None = None) -> tuple[int, int, int]:
+    """Join the processes that torchrun or SLURM has started: nccl on GPUs, gloo elsewhere.
+
+    Returns:
+        Rank, number of processes, and rank on this machine.
+
+    Raises:
+        OptionError: The launcher's environment variables are missing.
+    """
+    if launcher == "none":
+        return 0, 1, 0
+    if launcher == "slurm":
+        _slurm_environment(port)
+    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
+    if missing:
+        raise OptionError(f"--launcher {launcher}: {', '.join(missing)} not set; start with torchrun or srun")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
+    dist.init_process_group(backend)
+    return dist.get_rank(), dist.get_world_size(), local_rank
+
+
+def _slurm_environment(port: int | None) -> None:
+    try:
+        rank, count = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
+        local_rank, nodes = os.environ["SLURM_LOCALID"], os.environ["SLURM_NODELIST"]
+    except KeyError as error:
+        raise OptionError(f"--launcher slurm: {error.args[0]} is not set; start with srun") from None
+    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    os.environ.update(RANK=rank, WORLD_SIZE=count, LOCAL_RANK=local_rank, MASTER_ADDR=hosts.stdout.split()[0])
+    os.environ.setdefault("MASTER_PORT", str(port or 29500))

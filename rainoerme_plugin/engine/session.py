@@ -1,0 +1,180 @@
+"""What a run needs before its first iteration: checked options, folders, a log, a device, seeds."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+from tqdm import tqdm
+
+from ..config import read_options
+from ..data.images import write_whole
+from ..errors import OptionError
+from ..plugin import register
+from ..progress import is_terminal
+from ..schema import check_options
+from .devices import Launcher, join_processes, pick_device
+from .mend import mend_basicsr
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    option_file: Path
+    overrides: Sequence[str] = ()
+    device: str = "auto"
+    launcher: Launcher = "none"
+    auto_resume: bool = False
+    root: Path = Path()
+
+
+def prepare(request: Request, *, training: bool) -> dict[str, Any]:
+    """Read and check the option file, join the other processes, and complete the options as BasicSR wants them.
+
+    Nothing is written yet.
+
+    Raises:
+        OptionError: The option file is not right, or the device or the launcher is not there.
+    """
+    raw = read_options(request.option_file, request.overrides)
+    _take_over_logger()
+    register()
+    mend_basicsr()
+    try:
+        warnings = check_options(raw, training=training)
+    except OptionError as error:
+        raise OptionError(f"{request.option_file}: {error}") from None
+    rank, world, local_rank = join_processes(request.launcher, request.device, (raw.get("dist_params") or {}).get("port"))
+    opt = _complete(raw, request, training, rank, world)
+    device = pick_device("cpu" if raw.get("num_gpu") == 0 and request.device == "auto" else request.device, local_rank)
+    opt["device"] = str(device)
+    opt["num_gpu"] = 1 if device.type == "cuda" else 0
+    _seed(opt["manual_seed"] + rank)
+    torch.backends.cudnn.benchmark = True
+    opt["warnings"] = warnings
+    return opt
+
+
+def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: int, world: int) -> dict[str, Any]:
+    opt = deepcopy(dict(raw))
+    opt.update(
+        is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve())
+    )
+    opt["auto_resume"] = request.auto_resume
+    if opt.get("manual_seed") is None:
+        # Every process must draw the same, so chance is asked once.
+        seed = [random.SystemRandom().randrange(2**31)]
+        if world > 1:
+            dist.broadcast_object_list(seed)
+        opt["manual_seed"] = seed[0]
+    opt["path"] = dict(opt.get("path") or {})
+    opt["logger"] = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False, **(opt.get("logger") or {})}
+    if opt.get("val") is not None:
+        opt["val"] = {"save_img": False, "suffix": None, **opt["val"]}
+    for phase, dataset in opt["datasets"].items():
+        dataset["phase"] = phase.split("_")[0]
+        dataset.setdefault("name", phase)
+        if "scale" in opt:
+            dataset.setdefault("scale", opt["scale"])
+        if dataset["type"] == "UnpairedRainDataset" and dataset.get("seed") is None:
+            dataset["seed"] = opt["manual_seed"]
+        for key in [key for key in dataset if key.startswith("dataroot") and dataset[key]]:
+            dataset[key] = str(Path(dataset[key]).expanduser())
+    for key, value in opt["path"].items():
+        if value and ("pretrain" in key or "resume_state" in key):
+            opt["path"][key] = str(Path(value).expanduser())
+    root = Path(opt["root_path"]) / ("experiments" if training else "results") / opt["name"]
+    opt["path"].update(log=str(root), visualization=str(root / "visualization"))
+    if training:
+        opt["path"].update(
+            experiments_root=str(root), models=str(root / "models"), training_states=str(root / "training_states")
+        )
+    else:
+        opt["path"]["results_root"] = str(root)
+    return opt
+
+
+def _seed(seed: int) -> None:
+    from basicsr.utils import set_random_seed
+
+    set_random_seed(seed % 2**32)
+
+
+def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
+    """Make the run's folder; one that is there is kept, or set aside under a name with the time."""
+    from basicsr.utils import get_time_str
+
+    if opt["rank"] != 0:
+        return
+    folder = Path(opt["path"]["log"])
+    if folder.exists() and not keep:
+        aside = folder.with_name(f"{folder.name}_archived_{get_time_str()}")
+        folder.rename(aside)
+        print(f"An earlier {folder.name} was set aside as {aside}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "options.yml", yaml.safe_dump(_plain(opt), sort_keys=False).encode())
+
+
+def _plain(opt: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were asked for, as an option file that runs again."""
+    added = ("is_train", "dist", "rank", "world_size", "root_path", "auto_resume", "device", "warnings")
+    asked = {key: deepcopy(value) for key, value in opt.items() if key not in added}
+    made = ("log", "visualization", "experiments_root", "models", "training_states", "results_root")
+    asked["path"] = {key: value for key, value in asked["path"].items() if key not in made}
+    return asked
+
+
+def _take_over_logger() -> logging.Logger:
+    """BasicSR's logger with our console in place of its own; until the run's folder is there, it only warns."""
+    from basicsr.utils import logger as stock
+
+    logger = logging.getLogger("basicsr")
+    stock.initialized_logger["basicsr"] = True
+    logger.handlers = [_Console()]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    return logger
+
+
+@contextmanager
+def logging_to(opt: Mapping[str, Any], kind: str) -> Iterator[logging.Logger]:
+    """BasicSR's logger, writing to the run's folder and, in short, to standard error beside a progress bar."""
+    from basicsr.utils import get_time_str
+
+    logger = _take_over_logger()
+    logger.setLevel(logging.INFO if opt["rank"] == 0 else logging.ERROR)
+    if opt["rank"] == 0:
+        file = logging.FileHandler(Path(opt["path"]["log"]) / f"{kind}_{opt['name']}_{get_time_str()}.log")
+        logger.addHandler(file)
+    for handler in logger.handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    try:
+        yield logger
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        _take_over_logger()
+
+
+class _Console(logging.Handler):
+    """Lines above the progress bar on a terminal, plain lines elsewhere; long reports stay in the log file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "only_file", False):
+            return
+        line = self.format(record)
+        if is_terminal():
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)

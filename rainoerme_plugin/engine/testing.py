@@ -1,0 +1,58 @@
+"""Scoring a network on test sets, for every BasicSR model and option file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OptionError
+from .session import Request, logging_to, open_folder, prepare
+
+
+@dataclass(frozen=True)
+class Score:
+    """One data set's figures; ``rainy`` are those of the input where the model gives them."""
+
+    dataset: str
+    images: int
+    derained: dict[str, float]
+    rainy: dict[str, float]
+
+
+def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
+    """Run the network of an option file over its test sets.
+
+    Returns:
+        The scores, and the completed options; ``path.visualization`` is where the pictures are.
+
+    Raises:
+        RainOerMeError: What the user can mend, on one line.
+    """
+    opt = prepare(request, training=False)
+    if opt.get("val") is None:
+        raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
+    from basicsr.data import build_dataloader, build_dataset
+    from basicsr.models import build_model
+
+    loaders = []
+    for phase, dataset_opt in opt["datasets"].items():
+        if dataset_opt["phase"] == "train":
+            continue
+        dataset_opt["phase"] = "test"
+        loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
+    if not loaders:
+        raise OptionError(f"{request.option_file}: datasets: names no test set (test..., val...)")
+    open_folder(opt, keep=False)
+    with logging_to(opt, "test") as logger:
+        for warning in opt["warnings"]:
+            logger.warning(warning)
+        model = build_model(opt)
+        scores = []
+        for _, loader in loaders:
+            name = loader.dataset.opt["name"]
+            logger.info(f"Testing {name}, {len(loader.dataset)} images, on {opt['device']}")
+            model.metric_results = dict.fromkeys((opt["val"].get("metrics") or {}), 0)
+            model.validation(loader, opt["name"], None, bool(opt["val"]["save_img"]))
+            rainy = getattr(model, "_input_metrics", {}).get(name, {})
+            scores.append(Score(name, len(loader.dataset), dict(model.metric_results), rainy))
+    return scores, opt

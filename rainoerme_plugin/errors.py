@@ -1,0 +1,44 @@
+"""Errors that are for the user: the commands print one line and exit with status 2, without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RainOerMeError(Exception):
+    """What was expected, what came, which file or key, and what to do: one line."""
+
+
+class OptionError(RainOerMeError):
+    """An option file, or a key in it, is not what the run needs."""
+
+
+class DataError(RainOerMeError):
+    """A folder, an image, an LMDB or a label cannot be used."""
+
+
+class WeightsError(RainOerMeError):
+    """A checkpoint cannot be read, or belongs to another network."""
+
+
+class CollapseError(RainOerMeError):
+    """Training has collapsed to copying its input."""
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """``; did you mean 'x'?`` for the nearest of ``choices``, or nothing where none is as near as ``cutoff``."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error`` on one line.
+
+    An error raised in a data loader's worker comes back with the worker's traceback in its message; its own text is
+    then the last line.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if len(lines) > 1 and "worker process" in lines[0]:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines)

@@ -1,0 +1,102 @@
+"""Structural similarity as the paper's losses use it (Wang et al., IEEE TIP 13, 2004, and its PyTorch port).
+
+How this differs from the SSIM of the metrics room, and of most evaluation scripts: images are RGB in [0, 1], the
+Gaussian window reaches over the border with zeros (no valid region is cut out), and every pixel and channel counts
+the same. It is a loss to train with; report the figures of a named protocol instead.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+
+@lru_cache(maxsize=64)
+def _blur_matrix(size: int, window: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The (size, size) band matrix whose product with a column is its zero-padded Gaussian blur.
+
+    A blur of many small maps is two products with band matrices: both sides at matrix speed on CPU and GPU, where
+    depthwise convolutions are bound by memory.
+    """
+    offsets = torch.arange(size, device=device, dtype=torch.float64)
+    distance = (offsets[:, None] - offsets[None, :]).abs()
+    half = torch.arange(window, device=device, dtype=torch.float64) - (window - 1) / 2
+    total = torch.exp(-(half**2) / (2 * sigma**2)).sum()
+    band = torch.exp(-(distance**2) / (2 * sigma**2)) / total
+    return torch.where(distance <= (window - 1) / 2, band, 0.0).to(dtype)
+
+
+def ssim_map(
+    image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
+) -> Tensor:
+    """The structural similarity of two batches of images at every pixel of every channel.
+
+    Args:
+        image: (B, C, H, W), floating point, values in [0, ``data_range``] (values outside are computed with as
+            they are). Half precision is computed in float32.
+        target: What to compare with, of the same shape and type.
+        window: Width of the Gaussian window, odd.
+        sigma: Its standard deviation in pixels.
+        data_range: The largest value of the images; C1 = (0.01 range)^2, C2 = (0.03 range)^2.
+
+    Returns:
+        (B, C, H, W), at most 1; float32, or float64 where the input is.
+
+    Raises:
+        ValueError: The shapes differ or are not 4-D, or ``window`` is not odd.
+        TypeError: The images are not floating point.
+    """
+    if image.shape != target.shape or image.dim() != 4:
+        raise ValueError(
+            f"image and target must have one shape (B, C, H, W), got {tuple(image.shape)} and {tuple(target.shape)}"
+        )
+    if not (image.is_floating_point() and target.is_floating_point()):
+        raise TypeError(f"image and target must be floating point, got {image.dtype} and {target.dtype}")
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window must be odd and positive, got {window}")
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    dtype = torch.promote_types(torch.promote_types(image.dtype, target.dtype), torch.float32)
+    with torch.autocast(image.device.type, enabled=False):
+        x, y = image.to(dtype).contiguous(), target.to(dtype).contiguous()
+        height, width = x.shape[-2:]
+        down = _blur_matrix(height, window, sigma, x.device, dtype)
+        across = _blur_matrix(width, window, sigma, x.device, dtype)
+        # The variances are only needed as a sum, so four maps are blurred at once, not five.
+        maps = torch.stack([x, y, x * x + y * y, x * y])
+        mean_x, mean_y, squares, products = (down @ (maps @ across)).unbind(0)
+        mean_xy = mean_x * mean_y
+        mean_squares = mean_x * mean_x + mean_y * mean_y
+        numerator = (2 * mean_xy + c1) * (2 * (products - mean_xy) + c2)
+        denominator = (mean_squares + c1) * (squares - mean_squares + c2)
+        return numerator / denominator
+
+
+def ssim(image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0) -> Tensor:
+    """The mean of `ssim_map` over the whole batch, a scalar; the same arguments and errors.
+
+    >>> image = torch.full((1, 3, 16, 16), 0.5)
+    >>> round(float(ssim(image, image)), 6)
+    1.0
+    """
+    return ssim_map(image, target, window=window, sigma=sigma, data_range=data_range).mean()
+
+
+class SSIMLoss(nn.Module):
+    """``loss_weight * (1 - ssim(image, target))``; the arguments are those of `ssim_map`."""
+
+    def __init__(
+        self, loss_weight: float = 1.0, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
+    ) -> None:
+        super().__init__()
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window must be odd and positive, got {window}")
+        self.loss_weight = loss_weight
+        self.window = window
+        self.sigma = sigma
+        self.data_range = data_range
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        similarity = ssim(image, target, window=self.window, sigma=self.sigma, data_range=self.data_range)
+        return self.loss_weight * (1 - similarity)

@@ -1,0 +1,93 @@
+"""BasicSR's view of the datasets: one dict of options in, data sets that know no framework inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from ..data.labels import filtered_labels, ready_labels
+from ..data.paired import PairedRain, SingleRain
+from ..data.pairing import Pairing, find_pairs, match_folders
+from ..data.sources import ImageSource, MemorySource, Picked, open_source
+from ..data.unpaired import UnpairedRain
+from ..errors import DataError, OptionError
+from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
+from ..progress import track
+
+
+@contextmanager
+def _named(opt: Mapping[str, Any], key: str) -> Iterator[None]:
+    """Say which option a data error comes from."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{_section(opt)}.{key}: {error}") from None
+
+
+def _section(opt: Mapping[str, Any]) -> str:
+    return f"datasets.{opt.get('section') or opt.get('phase') or opt.get('name')}"
+
+
+def _options(opt: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in opt.items() if key != "section"}
+
+
+class UnpairedRainDataset(UnpairedRain):
+    """Unpaired training data: rainy crops, their soft labels, clean crops of other scenes."""
+
+    Options: ClassVar[type[Section]] = UnpairedRainOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        options = read_section(UnpairedRainOptions, _options(opt), _section(opt))
+        with _named(opt, "dataroot_rainy"):
+            rainy: ImageSource = open_source(options.dataroot_rainy)
+        with _named(opt, "dataroot_clean"):
+            clean: ImageSource = open_source(options.dataroot_clean)
+        coarse_filter = options.label.build(f"{_section(opt)}.label")
+        labels: ImageSource
+        with _named(opt, "label"):
+            if coarse_filter is None:
+                labels = ready_labels(rainy, str(options.label.path))
+            else:
+                labels = filtered_labels(rainy, coarse_filter, options.label_cache, track)
+        if options.in_memory:
+            rainy = MemorySource(rainy, track, "rainy images into memory")
+            labels = MemorySource(labels, track, "labels into memory")
+            clean = MemorySource(clean, track, "clean images into memory")
+        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0)
+
+
+class PairedRainDataset(PairedRain):
+    """Rainy test images with their clean versions, in any of the known layouts."""
+
+    Options: ClassVar[type[Section]] = PairedRainOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        options = read_section(PairedRainOptions, _options(opt), _section(opt))
+        if options.dataroot and not (options.dataroot_lq or options.dataroot_gt):
+            with _named(opt, "dataroot"):
+                pairing = find_pairs(options.dataroot, options.layout)
+        elif options.dataroot_lq and options.dataroot_gt and not options.dataroot:
+            with _named(opt, "dataroot_lq"):
+                pairing = match_folders(options.dataroot_lq, options.dataroot_gt)
+        else:
+            raise OptionError(f"{_section(opt)}: needs either dataroot, or dataroot_lq and dataroot_gt")
+        super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit]))
+
+
+class SingleRainDataset(SingleRain):
+    """Rainy images without ground truth, to look at."""
+
+    Options: ClassVar[type[Section]] = SingleRainOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        self.opt = opt
+        options = read_section(SingleRainOptions, _options(opt), _section(opt))
+        with _named(opt, "dataroot"):
+            source: ImageSource = open_source(options.dataroot)
+        if options.limit:
+            source = Picked(source, range(min(options.limit, len(source))))
+        super().__init__(source)

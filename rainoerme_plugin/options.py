@@ -1,0 +1,223 @@
+"""Sections of option files that the plugin declares: every key with its type, all others refused.
+
+These are also what the code reads its options through, so that a key is written down once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .distillation.filters import FILTERS, CoarseFilter, build_filter
+from .distillation.schedule import PRESETS, Schedule
+from .errors import OptionError, nearest
+
+
+def _number(value: Any) -> Any:
+    """Refuse numbers that YAML reads as text: ``1e-3`` has no dot."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return value
+        raise ValueError(f"'{value}' is text to YAML; write {_with_dot(value)}")
+    return value
+
+
+def _with_dot(text: str) -> str:
+    mantissa, e, exponent = text.lower().partition("e")
+    return text if not e or "." in mantissa else f"{mantissa}.0e{exponent}"
+
+
+def _whole(value: Any) -> Any:
+    """Accept 5.0e3 for 5000, as BasicSR's option files write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
+Count = Annotated[Whole, Field(ge=0)]
+Positive = Annotated[Whole, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of an option file; every key it may have is a field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def read_section(section: type[S], values: Any, key: str) -> S:
+    """Check ``values``, the part of an option file under the dotted ``key``, and make a section of it.
+
+    Raises:
+        OptionError: A key is unknown, missing or of the wrong type; the message names the first and the nearest name.
+    """
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{key}: expected keys and values, got {values!r}")
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        raise OptionError(_describe(error, section, key)) from None
+
+
+def _describe(error: ValidationError, section: type[Section], key: str) -> str:
+    problems = error.errors(include_url=False)
+    # An unknown key explains the missing one that it was meant to be, so it goes first.
+    problem = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    place = ".".join(str(part) for part in (key, *problem["loc"]) if part != "")
+    if problem["type"] == "extra_forbidden":
+        names = _fields_at(section, problem["loc"][:-1])
+        message = f"unknown key{nearest(str(problem['loc'][-1]), names)}"
+        message += "" if "did you mean" in message else f"; known are {', '.join(names)}" if names else ""
+    elif problem["type"] == "missing":
+        message = "is missing"
+    elif problem["type"] == "value_error":
+        message = problem["msg"].removeprefix("Value error, ")
+    else:
+        message = f"{problem['msg'].removeprefix('Input ').replace('valid ', '')}, got {problem['input']!r}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {message}{more}"
+
+
+def _fields_at(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            continue
+        for candidate in (field.annotation, *get_args(field.annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                section = candidate
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+class LabelOptions(Section):
+    """``datasets.train.label``: a coarse filter with its arguments, or ``type: folder`` with a path."""
+
+    type: str
+    path: str | None = None
+    window: list[Positive] | None = None
+    percent: Number | None = None
+    radius: Positive | None = None
+    eps: Number | None = None
+    diameter: Positive | None = None
+    sigma_color: Number | None = None
+    sigma_space: Number | None = None
+
+    def build(self, key: str = "label") -> CoarseFilter | None:
+        """The filter, or None for a folder of ready-made labels.
+
+        Raises:
+            OptionError: There is no such filter, or it does not take these arguments.
+        """
+        arguments = {name: value for name, value in self.model_dump(exclude={"type"}).items() if value is not None}
+        if self.type == "folder":
+            if set(arguments) != {"path"}:
+                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {', '.join(arguments) or 'nothing'}")
+            return None
+        if self.type not in FILTERS:
+            raise OptionError(
+                f"{key}.type: no coarse filter '{self.type}'{nearest(self.type, [*FILTERS, 'folder'])}; there are {', '.join(FILTERS)}, folder"
+            )
+        try:
+            return build_filter(self.type, **arguments)
+        except ValueError as error:
+            raise OptionError(f"{key}: {error}") from None
+
+
+class LoaderOptions(Section):
+    """Keys that BasicSR's loader reads of every data set."""
+
+    name: str
+    type: str
+    phase: str | None = None
+    scale: Whole | None = None
+    num_worker_per_gpu: Count = 0
+    batch_size_per_gpu: Positive = 1
+    dataset_enlarge_ratio: Positive = 1
+    prefetch_mode: Literal["cpu", "cuda"] | None = None
+    num_prefetch_queue: Positive = 1
+    pin_memory: bool = False
+    persistent_workers: bool = False
+
+
+class UnpairedRainOptions(LoaderOptions):
+    """``UnpairedRainDataset``."""
+
+    dataroot_rainy: str
+    dataroot_clean: str
+    label: LabelOptions
+    label_cache: str | None = None
+    crop_size: Positive = 128
+    in_memory: bool = False
+    seed: Count | None = None
+
+
+class PairedRainOptions(LoaderOptions):
+    """``PairedRainDataset``: ``dataroot``, or both ``dataroot_lq`` and ``dataroot_gt``."""
+
+    dataroot: str | None = None
+    dataroot_lq: str | None = None
+    dataroot_gt: str | None = None
+    layout: Literal["auto", "halves-rainy-clean", "halves-clean-rainy"] = "auto"
+    limit: Positive | None = None
+
+
+class SingleRainOptions(LoaderOptions):
+    """``SingleRainDataset``."""
+
+    dataroot: str
+    limit: Positive | None = None
+
+
+class DistillationOptions(Section):
+    """``train.distillation``: a preset of the paper, and what differs from it."""
+
+    preset: Literal["rain200l", "rain1400", "did"] = "rain200l"
+    warmup: Count | None = None
+    soft_decay: Number | None = None
+    hard_ramp: Number | None = None
+    hard_max: Number | None = None
+    gain_range: list[Whole] | None = None
+    gain_start: Count | None = None
+
+    def build(self) -> Schedule:
+        """The schedule.
+
+        Raises:
+            OptionError: A number is out of range.
+        """
+        preset = PRESETS[self.preset]
+        changes = {name: value for name, value in self.model_dump(exclude={"preset"}).items() if value is not None}
+        if "gain_range" in changes:
+            changes["gain_range"] = tuple(changes["gain_range"])
+        try:
+            return Schedule(**{**preset.__dict__, **changes})
+        except ValueError as error:
+            raise OptionError(f"train.distillation: {error}") from None
+
+
+class GuardOptions(Section):
+    """``train.collapse_guard``; the defaults of `CollapseGuard`."""
+
+    enabled: bool = True
+    interval: Positive = 100
+    patience: Positive = 3
+    hard_loss: Annotated[Number, Field(gt=0)] = 1e-3
+
+
+class DistillationTrainOptions(Section):
+    """``train`` of a ``DistillationModel``; what has a type of its own is checked where that type is known."""
+
+    total_iter: Positive
+    optim_g: dict[str, Any]
+    scheduler: dict[str, Any]
+    warmup_iter: Whole = -1
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    distillation: DistillationOptions = DistillationOptions()
+    loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
+    collapse_guard: GuardOptions = GuardOptions()

@@ -1,0 +1,309 @@
+"""Checks a whole option file before anything is read or written: names, keys, types.
+
+What the plugin declares (`options`) is checked key by key. BasicSR's own classes, and other plugins', declare
+nothing: for networks, losses, metrics, optimisers and schedulers their signatures tell; for models and data sets,
+which take one dict, the keys that their source code reads. There a key that nothing reads is an error where it is
+nearly one that is read, and else a warning: BasicSR's own files hold some such leftovers.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pydantic import Field, create_model
+
+from .errors import OptionError, nearest
+from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
+
+
+S = TypeVar("S", bound=Section)
+
+
+class PathOptions(Section):
+    """``path``; further keys name one network each."""
+
+    root: str | None = None
+    resume_state: str | None = None
+    ignore_resume_networks: list[str] | str | None = None
+
+
+class ValOptions(Section):
+    """``val``."""
+
+    val_freq: Positive | None = None
+    save_img: bool = False
+    pbar: bool = True
+    panels: bool = True
+    suffix: str | None = None
+    metrics: dict[str, dict[str, Any]] | None = None
+
+
+class LoggerOptions(Section):
+    """``logger``."""
+
+    print_freq: Positive = 100
+    save_checkpoint_freq: Positive = 5000
+    use_tb_logger: bool = False
+    wandb: dict[str, Any] | None = None
+
+
+class TopOptions(Section):
+    """The top of an option file."""
+
+    name: str = Field(pattern=r"^[\w.+-][\w.+ -]*$")
+    model_type: str
+    num_gpu: Count | Literal["auto"] = "auto"
+    manual_seed: Count | None = None
+    scale: Whole | None = None
+    find_unused_parameters: bool = False
+    dist_params: dict[str, Any] | None = None
+    datasets: dict[str, dict[str, Any]]
+    path: dict[str, Any] | None = None
+    train: dict[str, Any] | None = None
+    val: dict[str, Any] | None = None
+    logger: dict[str, Any] | None = None
+
+
+class StockTrainOptions(Section):
+    """What BasicSR's training loop reads of ``train``, for models that declare nothing."""
+
+    total_iter: Positive
+    warmup_iter: Whole = -1
+    ema_decay: Number = 0.0
+    scheduler: dict[str, Any] | None = None
+
+
+_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
+_OPTIMISER = re.compile(r"optim_\w+")
+_NETWORK = re.compile(r"network_\w+")
+_PATH = re.compile(r"(pretrain_network|strict_load|param_key)_\w+")
+# Sections of stock files that BasicSR hands on to functions of its own, where no class tells their keys.
+_PASSED_ON = {"io_backend", "wandb", "dist_params"}
+
+
+def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
+    """Check the options of a run, after inheritance and overrides.
+
+    Returns:
+        Warnings: keys that nothing seems to read.
+
+    Raises:
+        OptionError: The first thing wrong: an unknown or missing key, a value of the wrong type, an unknown class.
+    """
+    from .plugin import registries
+
+    tables = registries()
+    warnings: list[str] = []
+    model = _class(tables["model"], options.get("model_type"), "model_type", "model")
+    read_by_model = keys_read_by(model)
+
+    named = {key: value for key, value in options.items() if _NETWORK.fullmatch(key)}
+    rest = {key: value for key, value in options.items() if key not in named}
+    _read_with(TopOptions, rest, "", read_by_model, warnings)
+
+    for key, network in named.items():
+        _typed(tables["arch"], network, key, "network")
+    _check_path(options.get("path") or {})
+    _read_with(LoggerOptions, options.get("logger") or {}, "logger", set(), warnings)
+    if "val" in options:
+        _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
+    if training:
+        _check_training(options, model, tables, read_by_model, warnings)
+    _check_datasets(options["datasets"], tables["dataset"], training, warnings)
+    return warnings
+
+
+def _check_path(path: Mapping[str, Any]) -> None:
+    rest = {key: value for key, value in path.items() if not _PATH.fullmatch(key)}
+    for key in rest:
+        if key not in PathOptions.model_fields:
+            known = [*PathOptions.model_fields, "pretrain_network_g", "strict_load_g", "param_key_g"]
+            raise OptionError(f"path.{key}: unknown key{nearest(key, known)}")
+    read_section(PathOptions, rest, "path")
+
+
+def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str], warnings: list[str]) -> None:
+    section = _read_with(ValOptions, val, "val", read_by_model, warnings)
+    for name, options in (section.metrics or {}).items():
+        key = f"val.metrics.{name}"
+        metric = _class(metrics, options.get("type"), f"{key}.type", "metric")
+        arguments = {word: value for word, value in options.items() if word not in ("type", "better")}
+        _check_call(metric, arguments, key, skip=("img", "img2"), swallows=False)
+
+
+def _check_training(
+    options: Mapping[str, Any], model: type, tables: Mapping[str, Any], read_by_model: set[str], warnings: list[str]
+) -> None:
+    import torch
+    from basicsr.models import lr_scheduler as stock_schedulers
+
+    from .models.lr_scheduler import LinearDecayLR
+
+    train = options.get("train")
+    if train is None:
+        raise OptionError("train: is missing")
+    declared = getattr(model, "TrainOptions", None)
+    if declared is not None:
+        read_section(declared, train, "train")
+    else:
+        _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
+    for key, value in train.items():
+        place = f"train.{key}"
+        if key.endswith("_opt") and isinstance(value, Mapping):
+            _typed(tables["loss"], value, place, "loss")
+        elif key.startswith("optim_") and isinstance(value, Mapping):
+            name = str(value.get("type"))
+            optimiser = getattr(torch.optim, name, None)
+            names = [word for word in dir(torch.optim) if isinstance(getattr(torch.optim, word), type)]
+            if not isinstance(optimiser, type):
+                raise OptionError(f"{place}.type: no optimiser '{name}' in torch.optim{nearest(name, names)}")
+            arguments = {word: item for word, item in value.items() if word != "type"}
+            _check_call(optimiser, arguments, place, skip=("params",), numbers=("lr", "weight_decay", "eps"))
+        elif key == "scheduler" and isinstance(value, Mapping):
+            known: dict[str, Any] = {name: getattr(stock_schedulers, name, None) for name in _SCHEDULERS}
+            known["MultiStepLR"] = stock_schedulers.MultiStepRestartLR
+            if declared is not None:
+                known["LinearDecayLR"] = LinearDecayLR
+            name = str(value.get("type"))
+            if name not in known:
+                raise OptionError(f"{place}.type: no scheduler '{name}'{nearest(name, known)}; there are {', '.join(known)}")
+            arguments = {word: item for word, item in value.items() if word != "type"}
+            _check_call(known[name], arguments, place, skip=("optimizer", "last_epoch"))
+
+
+def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, warnings: list[str]) -> None:
+    if not datasets:
+        raise OptionError("datasets: names no data set")
+    for phase, options in datasets.items():
+        key = f"datasets.{phase}"
+        if training and phase.split("_")[0] not in ("train", "val"):
+            raise OptionError(f"{key}: unknown phase{nearest(phase, ['train', 'val'])}; it begins with train or val")
+        dataset = _class(table, options.get("type"), f"{key}.type", "data set")
+        declared = getattr(dataset, "Options", None)
+        if declared is not None:
+            read_section(declared, options, key)
+        else:
+            _read_with(LoaderOptions, options, key, keys_read_by(dataset), warnings)
+    if training and "train" not in datasets:
+        raise OptionError(f"datasets.train: is missing{nearest('train', datasets)}")
+
+
+def _class(table: Any, name: Any, key: str, what: str) -> Any:
+    if name is None:
+        raise OptionError(f"{key}: is missing")
+    classes = {word: item for word, item in table}
+    found = classes.get(name) or classes.get(f"{name}_basicsr")
+    if found is None:
+        names = [word.removesuffix("_basicsr") for word in classes]
+        raise OptionError(f"{key}: no {what} is called '{name}'{nearest(str(name), names)} ('basicsr list' shows all)")
+    return found
+
+
+def _typed(table: Any, options: Any, key: str, what: str) -> None:
+    """Check options that name a class and hold the arguments of its constructor."""
+    if not isinstance(options, Mapping):
+        raise OptionError(f"{key}: expected keys and values, got {options!r}")
+    found = _class(table, options.get("type"), f"{key}.type", what)
+    _check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
+
+
+def _check_call(
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    key: str,
+    *,
+    skip: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+    swallows: bool = True,
+) -> None:
+    """Check arguments against a signature: their names, and the types that annotations or default values tell.
+
+    ``swallows=False`` refuses other names even where the signature takes them only to ignore them.
+    """
+    signature = inspect.signature(target)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):
+        hints = {}
+    fields: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and swallows:
+            return
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in skip:
+            continue
+        required = parameter.default is parameter.empty
+        annotation = Number if name in numbers else _type_of(hints.get(name), parameter.default)
+        fields[name] = (annotation, ... if required else parameter.default)
+    read_section(_section_for(target, fields), arguments, key)
+
+
+def _section_for(target: Any, fields: dict[str, Any]) -> type[Section]:
+    # Aliases keep names such as 'copy' or '_x', which pydantic has uses of its own for, out of its way.
+    aliased = {f"field_{name}": (kind, Field(default, alias=name)) for name, (kind, default) in fields.items()}
+    return create_model(f"{getattr(target, '__name__', 'call')}_options", __base__=Section, **aliased)
+
+
+def _type_of(hint: Any, default: Any) -> Any:
+    if hint is int:
+        return Whole
+    if hint is float:
+        return Number
+    if hint in (bool, str):
+        return hint
+    if hint is None and isinstance(default, bool):
+        return bool
+    if hint is None and isinstance(default, int | float):
+        return Number | bool | list[Any] | None
+    return Any
+
+
+def _read_with(section: type[S], values: Any, key: str, read: set[str], warnings: list[str]) -> S:
+    """Read a section of which only some keys are declared; others should be among those that code is seen to read."""
+    if not isinstance(values, Mapping):
+        raise OptionError(f"{key}: expected keys and values, got {values!r}")
+    known = {*section.model_fields, *read, *_PASSED_ON}
+    for name in values:
+        if name in known or _OPTIMISER.fullmatch(str(name)):
+            continue
+        place = f"{key}.{name}" if key else str(name)
+        if near := nearest(str(name), known, cutoff=0.8):
+            raise OptionError(f"{place}: unknown key{near}")
+        warnings.append(f"{place}: nothing seems to read this key")
+    return read_section(section, {name: item for name, item in values.items() if name in section.model_fields}, key)
+
+
+def keys_read_by(found: type) -> set[str]:
+    """The constant keys that a class, its bases and the functions of their modules subscript or ``get`` from a dict."""
+    keys: set[str] = set()
+    for base in inspect.getmro(found):
+        module = sys.modules.get(base.__module__)
+        if module is not None and base is not object:
+            keys |= _keys_in(module.__name__)
+    return keys
+
+
+@lru_cache(maxsize=256)
+def _keys_in(module: str) -> frozenset[str]:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError, SyntaxError):
+        return frozenset()
+    keys = set()
+    for node in ast.walk(tree):
+        constant: ast.expr | None = None
+        if isinstance(node, ast.Subscript):
+            constant = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            if node.func.attr in ("get", "pop", "setdefault"):
+                constant = node.args[0]
+        elif isinstance(node, ast.Compare) and any(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
+            constant = node.left
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+            keys.add(constant.value)
+    return frozenset(keys)
