@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, str) and key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{key}' is given twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
         if isinstance(key, str):
             seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
@@ -95,10 +94,8 @@ def _parse_override(text: str) -> tuple[str, Any]:
     except yaml.YAMLError as error:
         raise OptionError(f"override '{text}': not a YAML value: {_yaml_problem(error)}") from None
     if isinstance(parsed, str):
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)  # 1e-3, text to YAML, can only be meant as a number here
-        except ValueError:
-            pass
     return key, parsed
 
 

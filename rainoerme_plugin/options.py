@@ -117,11 +117,13 @@ class LabelOptions(Section):
         arguments = {name: value for name, value in self.model_dump(exclude={"type"}).items() if value is not None}
         if self.type == "folder":
             if set(arguments) != {"path"}:
-                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {', '.join(arguments) or 'nothing'}")
+                given = ", ".join(arguments) or "nothing"
+                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {given}")
             return None
         if self.type not in FILTERS:
+            known = [*FILTERS, "folder"]
             raise OptionError(
-                f"{key}.type: no coarse filter '{self.type}'{nearest(self.type, [*FILTERS, 'folder'])}; there are {', '.join(FILTERS)}, folder"
+                f"{key}.type: no coarse filter '{self.type}'{nearest(self.type, known)}; there are {', '.join(known)}"
             )
         try:
             return build_filter(self.type, **arguments)

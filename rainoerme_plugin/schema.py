@@ -21,7 +21,6 @@ from pydantic import Field, create_model
 from .errors import OptionError, nearest
 from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
 
-
 S = TypeVar("S", bound=Section)
 
 
@@ -172,7 +171,8 @@ def _check_training(
                 known["LinearDecayLR"] = LinearDecayLR
             name = str(value.get("type"))
             if name not in known:
-                raise OptionError(f"{place}.type: no scheduler '{name}'{nearest(name, known)}; there are {', '.join(known)}")
+                near = nearest(name, known)
+                raise OptionError(f"{place}.type: no scheduler '{name}'{near}; there are {', '.join(known)}")
             arguments = {word: item for word, item in value.items() if word != "type"}
             _check_call(known[name], arguments, place, skip=("optimizer", "last_epoch"))
 
@@ -197,7 +197,7 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, war
 def _class(table: Any, name: Any, key: str, what: str) -> Any:
     if name is None:
         raise OptionError(f"{key}: is missing")
-    classes = {word: item for word, item in table}
+    classes = dict(iter(table))
     found = classes.get(name) or classes.get(f"{name}_basicsr")
     if found is None:
         names = [word.removesuffix("_basicsr") for word in classes]
@@ -245,7 +245,9 @@ def _check_call(
 
 def _section_for(target: Any, fields: dict[str, Any]) -> type[Section]:
     # Aliases keep names such as 'copy' or '_x', which pydantic has uses of its own for, out of its way.
-    aliased = {f"field_{name}": (kind, Field(default, alias=name)) for name, (kind, default) in fields.items()}
+    aliased: dict[str, Any] = {
+        f"field_{name}": (kind, Field(default, alias=name)) for name, (kind, default) in fields.items()
+    }
     return create_model(f"{getattr(target, '__name__', 'call')}_options", __base__=Section, **aliased)
 
 

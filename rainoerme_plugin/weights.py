@@ -91,7 +91,8 @@ def load_weights(
         described = "; ".join(f"{len(names)} {what}, first {names[0]}" for what, names in problems.items() if names)
         if strict or not matching:
             raise WeightsError(
-                f"{path} does not fit {type(network).__name__}: {len(matching)} of {len(own)} weights match; {described}"
+                f"{path} does not fit {type(network).__name__}: {len(matching)} of {len(own)} weights match; "
+                f"{described}"
             )
     network.load_state_dict(matching, strict=False)
     return len(matching), len(own)

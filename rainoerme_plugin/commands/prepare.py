@@ -10,19 +10,27 @@ from pathlib import Path
 
 from ..errors import DataError, OptionError
 
+DEFAULT_LABEL = {"type": "opening", "window": [1, 5]}
+"""The filter of options/distill.yml."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
 
-    check = parts.add_parser("check", help="read every image; report sizes, broken files and how pairs were found")
-    check.add_argument("paths", nargs="+", metavar="PATH", help="a folder of images, an LMDB, a data set with pairs, or a list file")
-    check.add_argument("--layout", choices=("auto", "halves-rainy-clean", "halves-clean-rainy"), default="auto", help="pictures that hold both images side by side")
+    check = parts.add_parser("check", help="read every image; report sizes, broken files, pairs")
+    check.add_argument("paths", nargs="+", metavar="PATH", help="folder, LMDB, data set with pairs, or list file")
+    layouts = ("auto", "halves-rainy-clean", "halves-clean-rainy")
+    check.add_argument("--layout", choices=layouts, default="auto", help="for pictures with both images side by side")
     check.set_defaults(part_run=_check)
 
     labels = parts.add_parser("labels", help="make the soft labels of a folder of rainy images")
     labels.add_argument("rainy", type=Path, metavar="RAINY", help="folder or LMDB of rainy images")
-    labels.add_argument("filter", nargs="*", metavar="KEY=VALUE", help="the filter, with the keys of datasets.train.label: type=opening window=[1,5] (default: type=rank)")
-    labels.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the labels, under the images' names (default: the label cache, where training looks)")
+    filter_help = (
+        "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,5])"
+    )
+    labels.add_argument("filter", nargs="*", metavar="KEY=VALUE", help=filter_help)
+    output_help = "folder for the labels, under the images' names (default: the label cache, where training looks)"
+    labels.add_argument("-o", "--output", type=Path, metavar="DIR", help=output_help)
     labels.add_argument("--cache", type=Path, metavar="DIR", help="another label cache than the default")
     labels.set_defaults(part_run=_labels)
 
@@ -32,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pack.set_defaults(part_run=_lmdb)
 
     demo = parts.add_parser("demo", help="make the demo data set: scikit-image's photographs, with rendered rain")
-    demo.add_argument("-o", "--output", type=Path, default=Path("datasets/demo"), metavar="DIR", help="where (default: datasets/demo)")
+    place = Path("datasets/demo")
+    demo.add_argument("-o", "--output", type=Path, default=place, metavar="DIR", help=f"where (default: {place})")
     demo.set_defaults(part_run=_demo)
 
 
@@ -51,10 +60,13 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"{found.where}: {found.count} {kind}")
         if found.sizes:
             widths, heights = zip(*found.sizes, strict=True)
-            print(f"  sizes: width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}; ", end="")
-            print(", ".join(f"{w}x{h} ({n})" for (w, h), n in found.sizes.most_common(5)) + (", ..." if len(found.sizes) > 5 else ""))
-        if set(found.modes) - {"RGB"}:
-            print("  not plain RGB, converted when read: " + ", ".join(f"{n} {mode}" for mode, n in found.modes.items() if mode != "RGB"))
+            common = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.most_common(5)]
+            more = ", ..." if len(found.sizes) > len(common) else ""
+            print(f"  width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}", end=": ")
+            print(", ".join(common) + more)
+        others = [f"{count} {mode}" for mode, count in found.modes.items() if mode != "RGB"]
+        if others:
+            print(f"  not plain RGB, converted when read: {', '.join(others)}")
         for message in found.broken:
             print(f"  broken: {message}")
         broken += len(found.broken)
@@ -72,13 +84,13 @@ def _labels(arguments: argparse.Namespace) -> int:
     from ..options import LabelOptions, read_section
     from ..progress import track
 
-    settings = {"type": "rank"}
+    settings: dict[str, object] = {}
     for text in arguments.filter:
         key, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,5]")
         settings[key] = yaml.safe_load(value)
-    coarse_filter = read_section(LabelOptions, settings, "label").build()
+    coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
     rainy = open_source(arguments.rainy)

@@ -12,16 +12,20 @@ from pathlib import Path
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What training and testing have in common."""
     parser.add_argument("-opt", "--opt", type=Path, required=True, metavar="FILE", help="YAML option file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the file, dotted: train.total_iter=1000")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute (default: auto)")
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="what started several processes: torchrun (pytorch) or srun (slurm)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key: train.total_iter=1000")
+    devices = ("auto", "cpu", "cuda", "mps")
+    parser.add_argument("--device", choices=devices, default="auto", help="where to compute (default: auto)")
+    launchers = ("none", "pytorch", "slurm")
+    launcher_help = "what started several processes: torchrun (pytorch) or srun (slurm)"
+    parser.add_argument("--launcher", choices=launchers, default="none", help=launcher_help)
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="where experiments/, results/ and tb_logger/ are made (default: here)")
+    root_help = "where experiments/, results/ and tb_logger/ are made (default: here)"
+    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help=root_help)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's last saved state, if there is one")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's last saved state")
 
 
 def run(arguments: argparse.Namespace) -> int:

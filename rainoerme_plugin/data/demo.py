@@ -34,7 +34,9 @@ def render_rain(image: RGB, random: np.random.Generator) -> RGB:
     for length, thickness, share in ((random.integers(13, 22), 1, 0.006), (random.integers(24, 40), 2, 0.0015)):
         drops = (random.random((height, width)) < share) * random.uniform(0.4, 1.0, (height, width))
         streaks = cv2.filter2D(
-            drops.astype(np.float32), -1, _streak(int(length), thickness, slant + random.uniform(-3, 3)),
+            drops.astype(np.float32),
+            -1,
+            _streak(int(length), thickness, slant + random.uniform(-3, 3)),
             borderType=cv2.BORDER_REFLECT,
         )
         rain = np.maximum(rain, np.asarray(streaks, np.float32))
@@ -63,7 +65,8 @@ def make_demo(root: Path, seed: int = 0) -> Iterator[Path]:
         photograph = _photograph(name)
         for rendering in range(RENDERINGS):
             random = np.random.default_rng([seed, number, rendering])
-            yield from _write(root / "rainy" / f"{Path(name).stem}_{rendering + 1}.png", render_rain(photograph, random))
+            path = root / "rainy" / f"{Path(name).stem}_{rendering + 1}.png"
+            yield from _write(path, render_rain(photograph, random))
     for name in CLEAN:
         yield from _write(root / "clean" / f"{Path(name).stem}.png", _photograph(name))
     for number, name in enumerate(TEST):
@@ -95,5 +98,3 @@ def _photograph(name: str) -> RGB:
         return image
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-

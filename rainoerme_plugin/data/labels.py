@@ -72,7 +72,8 @@ def ready_labels(rainy: ImageSource, root: str | Path) -> Picked:
     missing = [name for name in rainy.names if _stem(name) not in numbers]
     if missing:
         raise DataError(
-            f"{root}: {len(missing)} of {len(rainy)} rainy images have no label of their name there; the first is {missing[0]}"
+            f"{root}: {len(missing)} of {len(rainy)} rainy images have no label of their name there; "
+            f"the first is {missing[0]}"
         )
     return Picked(source, [numbers[_stem(name)] for name in rainy.names])
 

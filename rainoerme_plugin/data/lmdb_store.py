@@ -53,7 +53,7 @@ class LmdbReader:
             raise DataError(f"{self.root}: {META} lists no images; make the LMDB again")
         entries = int(_environment(self.root).stat()["entries"])
         if entries != len(self.keys):
-            raise DataError(f"{self.root}: {META} lists {len(self.keys)} images, the LMDB holds {entries}; make it again")
+            raise DataError(f"{self.root}: {META} lists {len(self.keys)} images, but it holds {entries}; make it again")
 
     def get(self, key: str) -> bytes:
         """The encoded image under ``key``.
@@ -71,7 +71,9 @@ class LmdbReader:
         return bytes(value)
 
 
-def write_lmdb(root: Path, images: Iterable[tuple[str, bytes]], capacity: int, commit_every: int = 256) -> Iterator[str]:
+def write_lmdb(
+    root: Path, images: Iterable[tuple[str, bytes]], capacity: int, commit_every: int = 256
+) -> Iterator[str]:
     """Write encoded images into a new LMDB, yielding the name of each when it is written or found there.
 
     It grows in ``ROOT.partial`` and takes its name when complete; run again after an interruption, it keeps what was

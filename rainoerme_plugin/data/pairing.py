@@ -118,8 +118,8 @@ def find_pairs(root: str | Path, layout: Layout = "auto") -> Pairing:
         return _match(rainy, [path for path in own if path.stem.startswith("norain")], root)
     known = ", ".join(f"{a}/+{b}/" for a, b in FOLDERS)
     raise DataError(
-        f"{root}: no pairs found. Known layouts: {known}; norain-N beside rainy/; rain-N and norain-N in one folder; a list "
-        "file; layout: halves-rainy-clean or halves-clean-rainy. Or give both folders"
+        f"{root}: no pairs found. Known layouts: {known}; norain-N beside rainy/; rain-N and norain-N in one folder; "
+        "a list file; layout: halves-rainy-clean or halves-clean-rainy. Or give both folders"
     )
 
 
@@ -146,8 +146,8 @@ def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path) -> Pairing
             fewest = missing, name
     missing, name = fewest
     raise DataError(
-        f"{where}: {len(missing)} of {len(rainy)} rainy images have no clean version by the rule '{name}', which fits best; "
-        f"the first is {missing[0].name}"
+        f"{where}: {len(missing)} of {len(rainy)} rainy images have no clean version by the rule '{name}', which fits "
+        f"best; the first is {missing[0].name}"
     )
 
 
@@ -170,7 +170,7 @@ def _from_list(path: Path) -> Pairing:
                 raise DataError(f"{path}, line {number}: {word} lies outside {root}")
             if not file.is_file():
                 raise DataError(f"{path}, line {number}: no such file: {file}")
-        pairs.append(Pair(*files))
+        pairs.append(Pair(files[0], files[1]))
     if not pairs:
         raise DataError(f"{path}: lists no pairs")
     return Pairing("list file", pairs)

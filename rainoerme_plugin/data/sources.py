@@ -80,9 +80,7 @@ def list_images(root: Path, recursive: bool = False) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"no such folder: {root} (looked from {Path.cwd()})")
     found = root.rglob("*") if recursive else root.iterdir()
-    return sorted(
-        path for path in found if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
-    )
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file())
 
 
 class FolderSource(FileSource):

@@ -46,7 +46,8 @@ class CollapseGuard:
             CollapseError: Training has collapsed.
         """
         values = [step.hard_loss, step.rain_energy, step.label_energy]
-        self._sums = values if self._sums is None else [total + value for total, value in zip(self._sums, values, strict=True)]
+        sums = self._sums or [value.new_zeros(()) for value in values]
+        self._sums = [total + value for total, value in zip(sums, values, strict=True)]
         self._count += 1
         if self._count < self.interval:
             return
@@ -55,8 +56,8 @@ class CollapseGuard:
         self._suspicious = self._suspicious + 1 if hard_loss < self.hard_loss else 0
         if self._suspicious >= self.patience:
             raise CollapseError(
-                f"training has collapsed at iteration {iteration}: the hard loss is {hard_loss:.1e} and the rain layer holds "
-                f"{rain / max(label, 1e-12):.0%} of what the soft labels take out, so the network copies its input. Start again with a longer "
-                "train.distillation.warmup, a larger train.distillation.hard_ramp, a lower train.optim_g.lr, or a label "
-                "filter that leaves less rain (datasets.train.label)"
+                f"training has collapsed at iteration {iteration}: the hard loss is {hard_loss:.1e} and the rain layer "
+                f"holds {rain / max(label, 1e-12):.0%} of what the soft labels take out: the network copies its input. "
+                "Start again with a longer train.distillation.warmup, a larger train.distillation.hard_ramp, a lower "
+                "train.optim_g.lr, or a label filter that leaves less rain (datasets.train.label)"
             )

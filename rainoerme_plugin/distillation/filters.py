@@ -7,7 +7,6 @@ by reflection.
 
 from __future__ import annotations
 
-
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
@@ -115,7 +114,7 @@ class GuidedFilter(CoarseFilter):
     def __call__(self, image: Image) -> Image:
         side = (2 * self.radius + 1, 2 * self.radius + 1)
 
-        def box(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        def box(values: NDArray[np.floating]) -> NDArray[np.float32]:
             return np.asarray(cv2.blur(values, side, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
 
         guide = image.astype(np.float32) / 255
@@ -155,7 +154,7 @@ FILTERS: dict[str, type[CoarseFilter]] = {
 FILTER_NAMES = {filter_class: name for name, filter_class in FILTERS.items()}
 
 
-def build_filter(type: str, **arguments: Any) -> CoarseFilter:  # noqa: A002 - the option files' word
+def build_filter(type: str, **arguments: Any) -> CoarseFilter:
     """The filter of this name in `FILTERS`, with its arguments; lists become tuples.
 
     Raises:

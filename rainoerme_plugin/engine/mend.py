@@ -35,12 +35,12 @@ def mend_basicsr() -> None:
         return
     stock_init = BaseModel.__init__
 
-    def __init__(self: Any, opt: dict[str, Any]) -> None:
+    def init(self: Any, opt: dict[str, Any]) -> None:
         stock_init(self, opt)
         if "device" in opt:
             self.device = torch.device(opt["device"])
 
-    BaseModel.__init__ = __init__
+    BaseModel.__init__ = init
     BaseModel.model_to_device = _model_to_device
     BaseModel.get_optimizer = _get_optimizer
     BaseModel.save_network = _save_network
@@ -120,4 +120,6 @@ def save_whole(value: Any, path: Path) -> None:
     try:
         write_whole(path, buffer.getvalue())
     except OSError as error:
-        raise RainOerMeError(f"cannot save {path}: {os.strerror(error.errno or 0)}; free space and run again with --auto_resume") from None
+        raise RainOerMeError(
+            f"cannot save {path}: {os.strerror(error.errno or 0)}; mend that and run again with --auto_resume"
+        ) from None

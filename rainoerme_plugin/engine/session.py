@@ -55,7 +55,8 @@ def prepare(request: Request, *, training: bool) -> dict[str, Any]:
         warnings = check_options(raw, training=training)
     except OptionError as error:
         raise OptionError(f"{request.option_file}: {error}") from None
-    rank, world, local_rank = join_processes(request.launcher, request.device, (raw.get("dist_params") or {}).get("port"))
+    port = (raw.get("dist_params") or {}).get("port")
+    rank, world, local_rank = join_processes(request.launcher, request.device, port)
     opt = _complete(raw, request, training, rank, world)
     device = pick_device("cpu" if raw.get("num_gpu") == 0 and request.device == "auto" else request.device, local_rank)
     opt["device"] = str(device)
@@ -68,9 +69,7 @@ def prepare(request: Request, *, training: bool) -> dict[str, Any]:
 
 def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: int, world: int) -> dict[str, Any]:
     opt = deepcopy(dict(raw))
-    opt.update(
-        is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve())
-    )
+    opt.update(is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve()))
     opt["auto_resume"] = request.auto_resume
     if opt.get("manual_seed") is None:
         # Every process must draw the same, so chance is asked once.
@@ -79,7 +78,8 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
             dist.broadcast_object_list(seed)
         opt["manual_seed"] = seed[0]
     opt["path"] = dict(opt.get("path") or {})
-    opt["logger"] = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False, **(opt.get("logger") or {})}
+    defaults = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
+    opt["logger"] = {**defaults, **(opt.get("logger") or {})}
     if opt.get("val") is not None:
         opt["val"] = {"save_img": False, "suffix": None, **opt["val"]}
     for phase, dataset in opt["datasets"].items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import threading
 import time
@@ -26,8 +25,8 @@ from .session import Request, logging_to, open_folder, prepare
 def train(request: Request) -> dict[str, Any]:
     """Train as the option file says, from the start or from the last state.
 
-    Whatever ends it early (Ctrl-C, SIGTERM, a broken image, a full disk) leaves the last iteration's state behind, if only it
-    can be written. A second Ctrl-C stops at once.
+    Whatever ends it early (Ctrl-C, SIGTERM, a broken image, a full disk) leaves the last iteration's state behind, if
+    only it can be written. A second Ctrl-C stops at once.
 
     Returns:
         The completed options; ``path.models`` is where the network is.
@@ -59,7 +58,7 @@ class _Loaders:
         from basicsr.data import build_dataloader, build_dataset
 
         self.val: list[DataLoader[Any]] = []
-        for phase, dataset_opt in opt["datasets"].items():
+        for dataset_opt in opt["datasets"].values():
             if dataset_opt["phase"] == "train":
                 self.train_set = build_dataset(dataset_opt)
                 train_opt = dataset_opt
@@ -150,7 +149,8 @@ def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: _Loaders)
     logger.info(
         f"Training {opt['name']} on {opt['device']} ({opt['world_size']} process{'es' * (opt['world_size'] > 1)}, "
         f"{torch.get_num_threads()} threads): {total} iterations of {loaders.samples_an_iteration} samples, "
-        f"{loaders.images} images, {math.ceil(loaders.epoch(total))} passes; seed {opt['manual_seed']}. Everything goes to {opt['path']['log']}"
+        f"{loaders.images} images, {loaders.epoch(total)} passes; seed {opt['manual_seed']}. "
+        f"Everything goes to {opt['path']['log']}"
     )
 
 

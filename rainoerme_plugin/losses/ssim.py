@@ -28,9 +28,7 @@ def _blur_matrix(size: int, window: int, sigma: float, device: torch.device, dty
     return torch.where(distance <= (window - 1) / 2, band, 0.0).to(dtype)
 
 
-def ssim_map(
-    image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
-) -> Tensor:
+def ssim_map(image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0) -> Tensor:
     """The structural similarity of two batches of images at every pixel of every channel.
 
     Args:
@@ -86,9 +84,7 @@ def ssim(image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5,
 class SSIMLoss(nn.Module):
     """``loss_weight * (1 - ssim(image, target))``; the arguments are those of `ssim_map`."""
 
-    def __init__(
-        self, loss_weight: float = 1.0, window: int = 11, sigma: float = 1.5, data_range: float = 1.0
-    ) -> None:
+    def __init__(self, loss_weight: float = 1.0, window: int = 11, sigma: float = 1.5, data_range: float = 1.0) -> None:
         super().__init__()
         if window < 1 or window % 2 == 0:
             raise ValueError(f"window must be odd and positive, got {window}")

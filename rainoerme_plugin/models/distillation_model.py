@@ -70,8 +70,7 @@ class DistillationModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         if "rainy" not in data:
-            super().feed_data(data)
-            self.lq = self.lq.contiguous(memory_format=torch.channels_last)
+            super().feed_data({**data, "lq": data["lq"].contiguous(memory_format=torch.channels_last)})
             return
         self.rainy, self.label, self.clean = (
             data[key].to(self.device, non_blocking=True, memory_format=torch.channels_last)
@@ -113,7 +112,7 @@ class DistillationModel(SRModel):
 
     @torch.no_grad()
     def test(self) -> None:
-        network = getattr(self, "net_g_ema", self.net_g)
+        network: nn.Module = getattr(self, "net_g_ema", self.net_g)
         training = network.training
         network.eval()
         self.output = network(self.lq)
@@ -134,7 +133,8 @@ class DistillationModel(SRModel):
         for data in tqdm(dataloader, desc=f"Derain {name}", unit="image", disable=disable, leave=False):
             self.feed_data(data)
             self.test()
-            images = OrderedDict((("rainy", self.lq), ("rain layer", show_rain(self.lq - self.output)), ("derained", self.output)))
+            images = OrderedDict({"rainy": self.lq, "rain layer": show_rain(self.lq - self.output)})
+            images["derained"] = self.output
             stem = Path(data["lq_path"][0]).stem
             derained = to_image(self.output[0])
             if save_img:
@@ -204,7 +204,9 @@ class DistillationModel(SRModel):
     def _channels_last(network: nn.Module) -> None:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params") -> None:
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
         """Load a published or saved checkpoint whole, or say which weights do not fit (`load_weights`)."""
         bare = self.get_bare_model(net)
         loaded, total = load_weights(bare, load_path, param_key, strict=strict)
