@@ -32,6 +32,7 @@ class DistillationModel(SRModel):
     """Two-stage data distillation: one network learns from soft labels and from its own rain on clean images."""
 
     TrainOptions: ClassVar[type[Section]] = DistillationTrainOptions
+    net_g: nn.Module
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self._input_metrics: dict[str, dict[str, float]] = {}
