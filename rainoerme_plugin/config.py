@@ -73,7 +73,7 @@ def _check_chain(path: Path, above: tuple[Path, ...]) -> None:
     if not isinstance(options, dict):
         raise OptionError(f"{path}{for_whom}: expected keys and values, got {type(options).__name__}")
     bases = options.get("_base_", [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise OptionError(f"{path}: _base_: expected a file name or a list of them, got {base!r}")
         _check_chain(path.parent / base, (*above, path))

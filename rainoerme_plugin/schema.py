@@ -14,9 +14,9 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from .errors import OptionError, nearest
 from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
@@ -100,7 +100,8 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     tables = registries()
     warnings: list[str] = []
     model = _class(tables["model"], options.get("model_type"), "model_type", "model")
-    read_by_model = keys_read_by(model)
+    # A model that declares its options has none beside them.
+    read_by_model = None if hasattr(model, "TrainOptions") else keys_read_by(model)
 
     named = {key: value for key, value in options.items() if _NETWORK.fullmatch(key)}
     rest = {key: value for key, value in options.items() if key not in named}
@@ -109,7 +110,7 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     for key, network in named.items():
         _typed(tables["arch"], network, key, "network")
     _check_path(options.get("path") or {})
-    _read_with(LoggerOptions, options.get("logger") or {}, "logger", set(), warnings)
+    _read_with(LoggerOptions, options.get("logger") or {}, "logger", read_by_model, warnings)
     if "val" in options:
         _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
     if training:
@@ -127,7 +128,7 @@ def _check_path(path: Mapping[str, Any]) -> None:
     read_section(PathOptions, rest, "path")
 
 
-def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str], warnings: list[str]) -> None:
+def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | None, warnings: list[str]) -> None:
     section = _read_with(ValOptions, val, "val", read_by_model, warnings)
     for name, options in (section.metrics or {}).items():
         key = f"val.metrics.{name}"
@@ -137,7 +138,11 @@ def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str], wa
 
 
 def _check_training(
-    options: Mapping[str, Any], model: type, tables: Mapping[str, Any], read_by_model: set[str], warnings: list[str]
+    options: Mapping[str, Any],
+    model: type,
+    tables: Mapping[str, Any],
+    read_by_model: set[str] | None,
+    warnings: list[str],
 ) -> None:
     import torch
     from basicsr.models import lr_scheduler as stock_schedulers
@@ -261,12 +266,24 @@ def _type_of(hint: Any, default: Any) -> Any:
     if hint is None and isinstance(default, bool):
         return bool
     if hint is None and isinstance(default, int | float):
-        return Number | bool | list[Any] | None
+        return Annotated[Any, AfterValidator(_no_text)]
     return Any
 
 
-def _read_with(section: type[S], values: Any, key: str, read: set[str], warnings: list[str]) -> S:
-    """Read a section of which only some keys are declared; others should be among those that code is seen to read."""
+def _no_text(value: Any) -> Any:
+    """A number by its default value alone may as well take a list, a truth value or nothing; hardly a text."""
+    if isinstance(value, str):
+        raise ValueError(f"expected a number, got '{value}'")
+    return value
+
+
+def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, warnings: list[str]) -> S:
+    """Read a section of which only some keys are declared; others should be among those that code is seen to read.
+
+    ``read`` is None where all of them are declared.
+    """
+    if read is None:
+        return read_section(section, values, key)
     if not isinstance(values, Mapping):
         raise OptionError(f"{key}: expected keys and values, got {values!r}")
     known = {*section.model_fields, *read, *_PASSED_ON}

@@ -32,7 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user can mend becomes one line on standard error and exit status 2."""
-    parsed = build_parser().parse_args(arguments)
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    # argparse takes KEY=VALUE arguments only in one run; people write them on both sides of an option.
+    if rest and hasattr(parsed, "settings") and all("=" in word and word[0] != "-" for word in rest):
+        parsed.settings += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return COMMANDS[parsed.command].run(parsed)
     except RainOerMeError as error:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     filter_help = (
         "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,5])"
     )
-    labels.add_argument("filter", nargs="*", metavar="KEY=VALUE", help=filter_help)
+    labels.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=filter_help)
     output_help = "folder for the labels, under the images' names (default: the label cache, where training looks)"
     labels.add_argument("-o", "--output", type=Path, metavar="DIR", help=output_help)
     labels.add_argument("--cache", type=Path, metavar="DIR", help="another label cache than the default")
@@ -85,7 +85,7 @@ def _labels(arguments: argparse.Namespace) -> int:
     from ..progress import track
 
     settings: dict[str, object] = {}
-    for text in arguments.filter:
+    for text in arguments.settings:
         key, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,5]")

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     scores, opt = test(
         Request(
             option_file=arguments.opt,
-            overrides=arguments.overrides,
+            overrides=arguments.settings,
             device=arguments.device,
             launcher=arguments.launcher,
             root=arguments.root,

@@ -12,7 +12,7 @@ from pathlib import Path
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What training and testing have in common."""
     parser.add_argument("-opt", "--opt", type=Path, required=True, metavar="FILE", help="YAML option file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key: train.total_iter=1000")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="override a key: train.total_iter=1000")
     devices = ("auto", "cpu", "cuda", "mps")
     parser.add_argument("--device", choices=devices, default="auto", help="where to compute (default: auto)")
     launchers = ("none", "pytorch", "slurm")
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     opt = train(
         Request(
             option_file=arguments.opt,
-            overrides=arguments.overrides,
+            overrides=arguments.settings,
             device=arguments.device,
             launcher=arguments.launcher,
             auto_resume=arguments.auto_resume,

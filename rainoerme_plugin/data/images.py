@@ -60,9 +60,17 @@ def read_header(data: bytes | Path, where: object | None = None) -> Header:
     """
     with _open(data, where or data) as image:
         width, height = image.size
-        if image.getexif().get(_ORIENTATION, 1) >= 5:
+        if _orientation(image) >= 5:
             width, height = height, width
         return Header(height, width, image.mode)
+
+
+def _orientation(image: PillowImage.Image) -> int:
+    if image.format == "TIFF":
+        return image.getexif().get(_ORIENTATION, 1)
+    exif = PillowImage.Exif()  # getexif() would decode a whole PNG
+    exif.load(image.info.get("exif", b""))
+    return exif.get(_ORIENTATION, 1)
 
 
 def decode_image(data: bytes | Path, where: object | None = None) -> RGB:

@@ -1,7 +1,7 @@
 """LMDB in BasicSR's layout: encoded images under their names up to the first dot, listed in ``meta_info.txt``.
 
 lmdb refuses to open one environment twice in a process, and an environment must not cross a fork: readers share one
-environment a process and path, opened when first used, and leave it behind when pickled.
+environment a path, opened when first used; they hold only its path, and all are closed before a fork.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ from ..errors import DataError
 from .images import decode_image, write_whole
 
 META = "meta_info.txt"
-_environments: dict[tuple[int, str], lmdb.Environment] = {}
+_environments: dict[str, lmdb.Environment] = {}
+
+
+def _close_all() -> None:
+    while _environments:
+        _environments.popitem()[1].close()
+
+
+# A forked child would find its parent's environments open, useless to it and in the way; the parent opens them again.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_all)
 
 
 def _environment(root: Path) -> lmdb.Environment:
-    key = (os.getpid(), str(root.resolve()))
+    key = str(root.resolve())
     if key not in _environments:
         try:
-            _environments[key] = lmdb.open(key[1], readonly=True, lock=False, readahead=False, meminit=False)
+            _environments[key] = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
         except lmdb.Error as error:
             raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
     return _environments[key]

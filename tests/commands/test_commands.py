@@ -1,0 +1,176 @@
+"""The command line: what each command prints, and that bad input is one line and exit status 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_data, tiny_options, write_images
+
+from rainoerme_plugin import __version__
+from rainoerme_plugin.commands import main
+from rainoerme_plugin.distillation.filters import build_filter
+from rainoerme_plugin.plugin import ENTRIES
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a command prints when it refuses."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_the_module_and_the_console_script_are_one_command() -> None:
+    module = subprocess.run([sys.executable, "-m", "rainoerme_plugin", "--version"], capture_output=True, text=True)
+    script = subprocess.run([Path(sys.executable).parent / "basicsr", "--version"], capture_output=True, text=True)
+    assert module.stdout == script.stdout == f"rainoerme_plugin {__version__}\n"
+
+
+def test_list_shows_the_plugins_classes_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(ENTRIES)
+    for entry in ENTRIES:
+        assert any(line.split()[:2] == [entry.kind, entry.name] and entry.summary in line for line in lines)
+
+
+def test_list_all_shows_basicsrs_own_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--all"]) == 0
+    assert {"EDSR", "SRModel", "calculate_psnr"} <= {line.split()[1] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_overrides_may_stand_on_both_sides_of_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = tiny_options(tiny_data(tmp_path))
+    arguments = ["train", "-opt", options, "train.total_iter=1", "--device", "cpu", "name=other", "--root", tmp_path]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert str(tmp_path / "experiments" / "other" / "models" / "net_g_latest.pth") in capsys.readouterr().out
+
+
+def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "-opt", "x.yml", "--devise", "cpu"])
+    assert caught.value.code == 2
+    assert "--devise" in capsys.readouterr().err
+
+
+def test_a_bad_option_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such option file: nowhere.yml" in refused(capsys, "train", "-opt", "nowhere.yml")
+    options = tiny_options(tiny_data(tmp_path), train__total_itr=3)
+    line = refused(capsys, "train", "-opt", options, "--root", tmp_path)
+    assert str(options) in line
+    assert not (tmp_path / "experiments").exists()
+
+
+# --- prepare check ---
+
+
+def test_check_reports_counts_sizes_and_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "some", 3)
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "some" / "grey.png")
+    assert main(["prepare", "check", str(tmp_path / "some")]) == 0
+    out = capsys.readouterr().out
+    assert "4 images" in out
+    assert "width 30 to 48, height 20 to 40: 48x40 (3), 30x20 (1)" in out
+    assert "converted when read: 1 L" in out
+
+
+def test_check_names_the_pairing_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny_data(tmp_path) / "val"
+    assert main(["prepare", "check", str(root)]) == 0
+    assert "2 pairs by the rule 'same name'" in capsys.readouterr().out
+
+
+def test_check_reads_everything_and_names_every_broken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path, 3)
+    for name in ("1.png", "3.png"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    (tmp_path / "4.jpg").write_text("not an image")
+    assert main(["prepare", "check", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    broken = [line for line in captured.out.splitlines() if "broken:" in line]
+    assert [name for name in ("1.png", "3.png", "4.jpg") if any(name in line for line in broken)] == [
+        "1.png",
+        "3.png",
+        "4.jpg",
+    ]
+    assert "3 of what was read cannot be used" in captured.err
+
+
+def test_check_of_pairs_of_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny_data(tmp_path) / "val"
+    Image.new("RGB", (8, 8)).save(root / "norain" / "2.png")
+    assert main(["prepare", "check", str(root)]) == 2
+    assert "a pair needs one size" in capsys.readouterr().out
+
+
+# --- prepare labels, lmdb, demo ---
+
+
+def test_labels_are_those_of_the_filter_and_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "rainy", 2, prefix="rain")
+    arguments = ["prepare", "labels", str(tmp_path / "rainy"), "type=rank", "-o", str(tmp_path / "out"), "percent=20"]
+    arguments += ["--cache", str(tmp_path / "cache")]
+    assert main(arguments) == 0
+    expected = build_filter("rank", percent=20)(np.asarray(Image.open(tmp_path / "rainy" / "1.png")))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "1.png")), expected)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")}
+    assert len(made) == 2
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")} == made
+    assert "2 soft labels by rank-1x7-20-v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["type=opning"], "did you mean 'opening'"),
+        (["type=rank", "window=[2,4]"], "window must be two odd numbers"),
+        (["type=rank", "percent=much"], r"label.percent: .*'much'"),
+        (["type=median", "percent=3"], "the median filter has no argument 'percent'"),
+        (["wndow=[1,3]"], "label.wndow: unknown key; did you mean 'window'"),
+        (["type=folder", "path=x"], "labels that are made already"),
+    ],
+)
+def test_a_wrong_filter_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], message: str
+) -> None:
+    import re
+
+    write_images(tmp_path, 1)
+    assert re.search(message, refused(capsys, "prepare", "labels", tmp_path, *settings))
+
+
+def test_an_lmdb_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "some", 3)
+    arguments = ["prepare", "lmdb", str(tmp_path / "some"), "-o", str(tmp_path / "some.lmdb")]
+    assert main(arguments) == 0
+    assert main(["prepare", "check", str(tmp_path / "some.lmdb")]) == 0
+    assert "3 images" in capsys.readouterr().out
+    before = (tmp_path / "some.lmdb" / "data.mdb").read_bytes()
+    assert "exists already" in refused(capsys, *arguments)
+    assert (tmp_path / "some.lmdb" / "data.mdb").read_bytes() == before
+
+
+def test_the_demo_set_keeps_its_scenes_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "demo", "-o", str(tmp_path)]) == 0
+    scenes = {
+        part: {path.stem.rstrip("_0123456789") for path in (tmp_path / part).rglob("*.png")}
+        for part in ("rainy", "clean", "test")
+    }
+    assert all(scenes.values())
+    assert not scenes["rainy"] & scenes["clean"]
+    assert not scenes["test"] & (scenes["rainy"] | scenes["clean"])
+
+
+def test_nothing_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such folder" in refused(capsys, "prepare", "labels", tmp_path / "nowhere")
+    assert "no such folder" in refused(capsys, "prepare", "lmdb", tmp_path / "nowhere", "-o", tmp_path / "x.lmdb")
+    assert "no such folder" in refused(capsys, "prepare", "check", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no images" in refused(capsys, "prepare", "labels", tmp_path / "empty")
+    assert not (tmp_path / "x.lmdb").exists()

@@ -1,0 +1,35 @@
+"""Choosing a device and joining processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rainoerme_plugin.engine.devices import join_processes, pick_device
+from rainoerme_plugin.errors import OptionError
+
+
+def test_cpu_is_always_there() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused_with_a_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(OptionError, match=f"--device {name}: .* use --device auto or cpu"):
+        pick_device(name)
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_one_process_joins_nobody() -> None:
+    assert join_processes("none", "cpu") == (0, 1, 0)
+
+
+def test_a_launcher_without_its_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OptionError, match="RANK, WORLD_SIZE, LOCAL_RANK not set; start with torchrun"):
+        join_processes("pytorch", "cpu")
+    with pytest.raises(OptionError, match="SLURM_PROCID is not set; start with srun"):
+        join_processes("slurm", "cpu")

@@ -1,0 +1,116 @@
+"""Every option file of the project is right, and says every key it may have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import OPTIONS
+
+from rainoerme_plugin.config import read_options
+from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.options import DistillationOptions, LabelOptions, UnpairedRainOptions
+from rainoerme_plugin.plugin import register
+from rainoerme_plugin.schema import check_options
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    register()
+    monkeypatch.setenv("RAINOERME_DATA", "data")
+
+
+@pytest.mark.parametrize("file", sorted(OPTIONS.glob("*.yml")), ids=lambda path: path.name)
+def test_the_projects_option_files_pass_without_a_warning(file: Path) -> None:
+    options = read_options(file)
+    assert check_options(options, training="train" in options["datasets"]) == []
+
+
+def test_distill_yml_names_every_key_and_comments_each() -> None:
+    lines = (OPTIONS / "distill.yml").read_text().splitlines()
+    written = {match[1] for line in lines if (match := re.match(r"\s*(?:# )?(\w+):", line))}
+    for section in (UnpairedRainOptions, LabelOptions, DistillationOptions):
+        loop_keys = {"phase", "scale", "dataset_enlarge_ratio", "num_prefetch_queue", "persistent_workers"}
+        assert set(section.model_fields) - loop_keys <= written
+    uncommented = [
+        line
+        for line in lines
+        if re.match(r"\s*\w+: \S", line)
+        and "#" not in line
+        and not re.match(r"\s*(name|type|weight_decay|betas)", line)
+    ]
+    explained_above = ("start", "end", "crop_border", "test_y_channel")
+    assert [line for line in uncommented if not line.strip().startswith(explained_above)] == []
+
+
+def stock_options() -> dict[str, Any]:
+    return yaml.safe_load(
+        """
+        name: stock
+        model_type: SRModel
+        scale: 2
+        num_gpu: 1
+        datasets:
+          train: {name: a, type: PairedImageDataset, dataroot_gt: x, dataroot_lq: y, filename_tmpl: '{}',
+                  io_backend: {type: disk}, gt_size: 96, use_hflip: true, use_rot: true, num_worker_per_gpu: 6,
+                  batch_size_per_gpu: 16, dataset_enlarge_ratio: 100, prefetch_mode: ~}
+        network_g: {type: EDSR, num_in_ch: 3, num_out_ch: 3, num_feat: 64, num_block: 16, upscale: 2, res_scale: 1,
+                    img_range: 255., rgb_mean: [0.4488, 0.4371, 0.4040]}
+        path: {pretrain_network_g: ~, strict_load_g: true, resume_state: ~}
+        train:
+          ema_decay: 0.999
+          optim_g: {type: Adam, lr: !!float 1e-4, weight_decay: 0, betas: [0.9, 0.99]}
+          scheduler: {type: MultiStepLR, milestones: [200000], gamma: 0.5}
+          total_iter: 300000
+          warmup_iter: -1
+          pixel_opt: {type: L1Loss, loss_weight: 1.0, reduction: mean}
+        val: {val_freq: !!float 5e3, save_img: false, metrics: {psnr: {type: calculate_psnr, crop_border: 2}}}
+        logger: {print_freq: 100, save_checkpoint_freq: !!float 5e3, use_tb_logger: true, wandb: {project: ~}}
+        dist_params: {backend: nccl, port: 29500}
+        """
+    )
+
+
+def test_a_stock_option_file_passes() -> None:
+    assert check_options(stock_options(), training=True) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "ema_decy", 0.9, "did you mean 'ema_decay'"),
+        ("datasets.train", "use_hfip", True, "did you mean 'use_hflip'"),
+        ("datasets.train", "gt_sise", 3, "did you mean 'gt_size'"),
+        ("network_g", "num_feet", 3, "did you mean 'num_feat'"),
+        ("network_g", "num_feat", "many", r"network_g\.num_feat: .*'many'"),
+        ("train.pixel_opt", "reductoin", "mean", "did you mean 'reduction'"),
+        ("val", "val_frq", 3, "did you mean 'val_freq'"),
+        ("logger", "print_freq", "often", r"logger\.print_freq: .*'often'"),
+        ("train.scheduler", "milestone", [3], "did you mean 'milestones'"),
+    ],
+)
+def test_a_misspelt_key_of_a_stock_file_is_refused(section: str, key: str, value: object, message: str) -> None:
+    options = stock_options()
+    place = options
+    for part in section.split("."):
+        place = place[part]
+    place[key] = value
+    with pytest.raises(OptionError, match=message):
+        check_options(options, training=True)
+
+
+def test_a_key_that_is_like_nothing_only_warns_in_a_stock_file() -> None:
+    options = stock_options()
+    options["remark"] = "left over"
+    assert check_options(options, training=True) == ["remark: nothing seems to read this key"]
+
+
+@pytest.mark.parametrize("missing", ["name", "model_type", "datasets"])
+def test_a_missing_key_is_named(missing: str) -> None:
+    options = stock_options()
+    del options[missing]
+    with pytest.raises(OptionError, match=f"{missing}: is missing"):
+        check_options(options, training=True)

@@ -1,0 +1,72 @@
+"""A data set and option file small enough to train on in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+OPTIONS = Path(__file__).parent.parent / "options"
+
+
+def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 48), seed: int = 0, prefix: str = "") -> None:
+    """Smooth random pictures (height, width), with bright vertical streaks where ``prefix`` says rain."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        random = np.random.default_rng([seed, number])
+        coarse = random.integers(40, 160, (4, 4, 3)).astype(np.uint8)
+        image = np.array(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        if prefix == "rain":
+            for column in random.integers(0, size[1], 6):
+                image[:, column] = np.minimum(image[:, column].astype(int) + 70, 255)
+        Image.fromarray(image).save(folder / f"{number + 1}.png")
+
+
+def tiny_data(root: Path) -> Path:
+    """rainy/, clean/ and val/{rain,norain}/ below ``root``."""
+    write_images(root / "rainy", 3, seed=1, prefix="rain")
+    write_images(root / "clean", 2, seed=2)
+    write_images(root / "val" / "rain", 2, seed=3, prefix="rain")
+    write_images(root / "val" / "norain", 2, seed=3)
+    return root
+
+
+def tiny_options(root: Path, **changes: Any) -> Path:
+    """An option file in ``root`` that inherits from options/distill.yml; ``changes`` have dots written as ``__``."""
+    options: dict[str, Any] = {
+        "_base_": str(OPTIONS / "distill.yml"),
+        "name": "tiny",
+        "num_gpu": 0,
+        "datasets": {
+            "train": {
+                "dataroot_rainy": str(root / "rainy"),
+                "dataroot_clean": str(root / "clean"),
+                "label_cache": str(root / "labels"),
+                "crop_size": 24,
+                "batch_size_per_gpu": 2,
+                "num_worker_per_gpu": 0,
+            },
+            "val": {"dataroot": str(root / "val")},
+        },
+        "network_g": {"channels": 4},
+        "train": {
+            "total_iter": 6,
+            "ema_decay": 0.9,
+            "scheduler": {"start": 3, "end": 6},
+            "distillation": {"warmup": 2},
+        },
+        "val": {"val_freq": 6},
+        "logger": {"print_freq": 2, "save_checkpoint_freq": 3, "use_tb_logger": False},
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = options
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    file = root / "tiny.yml"
+    file.write_text(yaml.safe_dump(options))
+    return file
