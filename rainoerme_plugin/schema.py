@@ -187,8 +187,10 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, war
         raise OptionError("datasets: names no data set")
     for phase, options in datasets.items():
         key = f"datasets.{phase}"
-        if training and phase.split("_")[0] not in ("train", "val"):
-            raise OptionError(f"{key}: unknown phase{nearest(phase, ['train', 'val'])}; it begins with train or val")
+        if training and phase != "train" and phase.split("_")[0] != "val":
+            raise OptionError(
+                f"{key}: unknown phase{nearest(phase, ['train', 'val'])}; there are train, val, val_2 ..."
+            )
         dataset = _class(table, options.get("type"), f"{key}.type", "data set")
         declared = getattr(dataset, "Options", None)
         if declared is not None:

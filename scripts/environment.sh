@@ -6,9 +6,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 extras=$(IFS=,; echo "$*")
-wanted="$(cat setup.cfg constraints.txt pyproject.toml | cksum) $extras"
-if [ "$(cat .venv/installed-for 2>/dev/null)" = "$wanted" ]; then
-    exit 0
+# What an installation was made for stays beside it: the extras on one line, the requirements' checksum on the next.
+requirements=$(cat setup.cfg constraints.txt | cksum)
+if [ -f .venv/installed-for ] && [ "$(tail -n 1 .venv/installed-for)" = "$requirements" ]; then
+    installed=",$(head -n 1 .venv/installed-for),"
+    missing=0
+    for extra in "$@"; do
+        [[ $installed == *",$extra,"* ]] || missing=1
+    done
+    [ "$missing" = 0 ] && exit 0
 fi
 
 fits() { "$1" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; }
@@ -33,4 +39,4 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install -q -c constraints.txt "pip>=25" setuptools wheel
 pip install -q -c constraints.txt torch torchvision
 pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
-echo "$wanted" >.venv/installed-for
+printf '%s\n%s\n' "$extras" "$requirements" >.venv/installed-for

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError, OptionError
 
-DEFAULT_LABEL = {"type": "opening", "window": [1, 5]}
+DEFAULT_LABEL = {"type": "opening"}
 """The filter of options/distill.yml."""
 
 

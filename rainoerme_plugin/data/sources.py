@@ -176,11 +176,14 @@ class Picked:
 
 
 def open_source(root: str | Path) -> FolderSource | LmdbSource:
-    """An LMDB where the name ends in ``.lmdb`` or a folder holds ``data.mdb``, else a folder of images."""
+    """The images of an LMDB (`is_lmdb`) or of a folder."""
     path = Path(root).expanduser()
-    if path.suffix == ".lmdb" or (path / "data.mdb").exists():
-        return LmdbSource(path)
-    return FolderSource(path)
+    return LmdbSource(path) if is_lmdb(path) else FolderSource(path)
+
+
+def is_lmdb(path: Path) -> bool:
+    """Whether a path is meant as an LMDB: by its name, or by what the folder holds."""
+    return path.suffix == ".lmdb" or (path / "data.mdb").exists()
 
 
 def in_threads(function: Callable[[int], T], indices: Iterable[int]) -> Iterable[T]:

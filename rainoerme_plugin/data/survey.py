@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import DataError
 from .images import decode_image
 from .pairing import Layout, Pairing, find_pairs
-from .sources import ImageSource, Track, in_threads, list_images, open_source, untracked
+from .sources import ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
 
 
 @dataclass
@@ -35,8 +35,7 @@ def survey(where: str | Path, layout: Layout = "auto", track: Track[object] = un
         DataError: There is nothing there.
     """
     path = Path(where).expanduser()
-    is_lmdb = path.suffix == ".lmdb" or (path / "data.mdb").exists()
-    if layout == "auto" and (is_lmdb or (path.is_dir() and _holds_single_images(path))):
+    if layout == "auto" and (is_lmdb(path) or (path.is_dir() and _holds_single_images(path))):
         return _survey_images(str(where), open_source(path), track)
     return _survey_pairs(str(where), find_pairs(path, layout), track)
 

@@ -1,8 +1,7 @@
 """Coarse filters: what turns a rainy photograph into its soft label.
 
-A soft label must be free of rain; that it is blurred matters less, for the clean images teach the detail. Every
-filter works on each colour channel by itself, so RGB and BGR are alike to it, and continues the image over its border
-by reflection.
+A soft label must be free of rain; that it is blurred matters less, for the clean images teach the detail. No filter
+minds the order of the colours (RGB or BGR), and all continue the image over its border by reflection.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class MedianFilter(CoarseFilter):
 class OpeningFilter(CoarseFilter):
     """Morphological opening: removes what is bright and narrower than the window, and keeps wider shapes sharp."""
 
-    window: tuple[int, int] = (1, 7)
+    window: tuple[int, int] = (1, 5)
 
     def __post_init__(self) -> None:
         _check_window(self.window)

@@ -39,7 +39,7 @@ class Request:
     root: Path = Path()
 
 
-def prepare(request: Request, *, training: bool) -> dict[str, Any]:
+def begin(request: Request, *, training: bool) -> dict[str, Any]:
     """Read and check the option file, join the other processes, and complete the options as BasicSR wants them.
 
     Nothing is written yet.

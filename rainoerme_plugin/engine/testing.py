@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from .session import Request, logging_to, open_folder, prepare
+from .session import Request, begin, logging_to, open_folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
     Raises:
         RainOerMeError: What the user can mend, on one line.
     """
-    opt = prepare(request, training=False)
+    opt = begin(request, training=False)
     if opt.get("val") is None:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
     from basicsr.data import build_dataloader, build_dataset
@@ -53,6 +53,6 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
             logger.info(f"Testing {name}, {len(loader.dataset)} images, on {opt['device']}")
             model.metric_results = dict.fromkeys((opt["val"].get("metrics") or {}), 0)
             model.validation(loader, opt["name"], None, bool(opt["val"]["save_img"]))
-            rainy = getattr(model, "_input_metrics", {}).get(name, {})
+            rainy = getattr(model, "input_metrics", {}).get(name, {})
             scores.append(Score(name, len(loader.dataset), dict(model.metric_results), rainy))
     return scores, opt

@@ -19,7 +19,7 @@ from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
 from ..progress import is_terminal
 from ..weights import read_checkpoint
 from .sampler import StreamSampler
-from .session import Request, logging_to, open_folder, prepare
+from .session import Request, begin, logging_to, open_folder
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def train(request: Request) -> dict[str, Any]:
     Raises:
         RainOerMeError: What the user can mend, on one line.
     """
-    opt = prepare(request, training=True)
+    opt = begin(request, training=True)
     state_path = _find_state(opt)
     state = None
     if state_path is not None:

@@ -20,12 +20,14 @@ def _blur_matrix(size: int, window: int, sigma: float, device: torch.device, dty
     A blur of many small maps is two products with band matrices: both sides at matrix speed on CPU and GPU, where
     depthwise convolutions are bound by memory.
     """
-    offsets = torch.arange(size, device=device, dtype=torch.float64)
-    distance = (offsets[:, None] - offsets[None, :]).abs()
-    half = torch.arange(window, device=device, dtype=torch.float64) - (window - 1) / 2
-    total = torch.exp(-(half**2) / (2 * sigma**2)).sum()
-    band = torch.exp(-(distance**2) / (2 * sigma**2)) / total
-    return torch.where(distance <= (window - 1) / 2, band, 0.0).to(dtype)
+    # Kept between calls, so it must not be an inference tensor; made on the CPU, because MPS has no float64.
+    with torch.inference_mode(False):
+        offsets = torch.arange(size, dtype=torch.float64)
+        distance = (offsets[:, None] - offsets[None, :]).abs()
+        half = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
+        total = torch.exp(-(half**2) / (2 * sigma**2)).sum()
+        band = torch.exp(-(distance**2) / (2 * sigma**2)) / total
+        return torch.where(distance <= (window - 1) / 2, band, 0.0).to(device, dtype)
 
 
 def ssim_map(image: Tensor, target: Tensor, *, window: int = 11, sigma: float = 1.5, data_range: float = 1.0) -> Tensor:

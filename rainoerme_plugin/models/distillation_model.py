@@ -35,7 +35,7 @@ class DistillationModel(SRModel):
     net_g: nn.Module
 
     def __init__(self, opt: dict[str, Any]) -> None:
-        self._input_metrics: dict[str, dict[str, float]] = {}
+        self.input_metrics: dict[str, dict[str, float]] = {}
         self._shown: OrderedDict[str, Tensor] | None = None
         super().__init__(opt)
 
@@ -146,13 +146,13 @@ class DistillationModel(SRModel):
                 scored += 1
                 for metric, options in metrics.items():
                     derained_sum[metric] += _score(derained, clean, options)
-                    if name not in self._input_metrics:
+                    if name not in self.input_metrics:
                         rainy_sum[metric] += _score(to_image(self.lq[0]), clean, options)
             if len(shown) < PANEL_ROWS:
                 shown.append((stem, images))
         if scored and metrics:
-            if name not in self._input_metrics:
-                self._input_metrics[name] = {metric: total / scored for metric, total in rainy_sum.items()}
+            if name not in self.input_metrics:
+                self.input_metrics[name] = {metric: total / scored for metric, total in rainy_sum.items()}
             self.metric_results = {metric: total / scored for metric, total in derained_sum.items()}
             self._initialize_best_metric_results(name)
             for metric, value in self.metric_results.items():
@@ -163,7 +163,7 @@ class DistillationModel(SRModel):
     def _report(self, current_iter: int | str, name: str, count: int, tb_logger: Any) -> None:
         lines = [f"Validation {name}, {count} images"]
         for metric, value in self.metric_results.items():
-            line = f"\t # {metric}: {value:.4f}\tRainy: {self._input_metrics[name][metric]:.4f}"
+            line = f"\t # {metric}: {value:.4f}\tRainy: {self.input_metrics[name][metric]:.4f}"
             if self.is_train:
                 best = self.best_metric_results[name][metric]
                 line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"

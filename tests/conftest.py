@@ -1,0 +1,27 @@
+"""Where real data and published checkpoints lie, for the tests that need them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder(variable: str, holds: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names the folder with {holds}")
+    if not Path(value).is_dir():
+        pytest.fail(f"{variable} names no folder: {value}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def rainoerme_data() -> Path:
+    return _folder("RAINOERME_DATA", "the real test sets")
+
+
+@pytest.fixture(scope="session")
+def rainoerme_weights() -> Path:
+    return _folder("RAINOERME_WEIGHTS", "the published checkpoints")
