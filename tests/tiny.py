@@ -49,7 +49,7 @@ def tiny_options(root: Path, **changes: Any) -> Path:
                 "batch_size_per_gpu": 2,
                 "num_worker_per_gpu": 0,
             },
-            "val": {"dataroot": str(root / "val")},
+            "val": {"type": "PairedRainDataset", "dataroot": str(root / "val"), "limit": None},
         },
         "network_g": {"channels": 4},
         "train": {

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .images import RGB, decode_image, write_image
 
 RAINY = ("astronaut.png", "coffee.png", "brick.png", "camera.png")
@@ -90,8 +91,10 @@ def _write(path: Path, image: RGB) -> Iterator[Path]:
 
 
 def _photograph(name: str) -> RGB:
-    import skimage
-
+    try:
+        import skimage
+    except ImportError:
+        raise DataError("the demo set needs scikit-image: pip install 'rainoerme_plugin[demo]'") from None
     image = decode_image(Path(skimage.__file__).parent / "data" / name, f"scikit-image's {name}")
     scale = _MAX_SIDE / max(image.shape[:2])
     if scale >= 1:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageOps
 from torch import Tensor
 
 from ..errors import DataError
@@ -29,6 +28,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PillowImage.Transpose.ROTATE_180,
+    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PillowImage.Transpose.TRANSPOSE,
+    6: PillowImage.Transpose.ROTATE_270,
+    7: PillowImage.Transpose.TRANSVERSE,
+    8: PillowImage.Transpose.ROTATE_90,
+}
 
 
 class Header(NamedTuple):
@@ -66,11 +74,15 @@ def read_header(data: bytes | Path, where: object | None = None) -> Header:
 
 
 def _orientation(image: PillowImage.Image) -> int:
+    """The orientation in the EXIF block before the pixels: getexif() would decode a whole PNG to look behind them."""
     if image.format == "TIFF":
-        return image.getexif().get(_ORIENTATION, 1)
-    exif = PillowImage.Exif()  # getexif() would decode a whole PNG
-    exif.load(image.info.get("exif", b""))
-    return exif.get(_ORIENTATION, 1)
+        return 1  # Pillow turns these itself
+    exif = PillowImage.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(_ORIENTATION, 1))
+    except Exception:  # a damaged block tells nothing, and the pixels are another matter
+        return 1
 
 
 def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
@@ -81,11 +93,12 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
     """
     where = where or data
     with _open(data, where) as opened:
+        turn = _TURNS.get(_orientation(opened))
         try:
             opened.load()
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(f"{where}: damaged image ({error}); replace or remove it") from None
-        image = ImageOps.exif_transpose(opened)
+        image = opened.copy() if turn is None else opened.transpose(turn)
     if image.mode in _DEEP_GREY:
         grey = np.asarray(image).astype(np.int64)
         grey = (grey >> 8 if image.mode != "I" or grey.max(initial=0) > 255 else grey).astype(np.uint8)

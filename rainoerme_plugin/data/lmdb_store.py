@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .images import decode_image, write_whole
 
 META = "meta_info.txt"
 _environments: dict[str, lmdb.Environment] = {}
+_opening = threading.Lock()
 
 
 def _close_all() -> None:
@@ -25,19 +27,31 @@ def _close_all() -> None:
         _environments.popitem()[1].close()
 
 
+def _before_fork() -> None:
+    _opening.acquire()
+    _close_all()
+
+
 # A forked child would find its parent's environments open, useless to it and in the way; the parent opens them again.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
 def _environment(root: Path) -> lmdb.Environment:
     key = str(root.resolve())
-    if key not in _environments:
-        try:
-            _environments[key] = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
-        except lmdb.Error as error:
-            raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
-    return _environments[key]
+    with _opening:
+        if key not in _environments:
+            try:
+                environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
+            except lmdb.Error as error:
+                raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
+            # Reading a page beyond the end of its file would kill the process.
+            page_count = int(environment.info()["last_pgno"]) + 1
+            if (root / "data.mdb").stat().st_size < page_count * int(environment.stat()["psize"]):
+                environment.close()
+                raise DataError(f"{root}: data.mdb ends too early; make the LMDB again")
+            _environments[key] = environment
+        return _environments[key]
 
 
 class LmdbReader:

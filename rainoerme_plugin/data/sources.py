@@ -62,7 +62,12 @@ class FileSource:
         return str(self.paths[index])
 
     def encoded(self, index: int) -> bytes:
-        return self.paths[index].read_bytes()
+        try:
+            return self.paths[index].read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self.paths[index]}: no such file") from None
+        except OSError as error:
+            raise DataError(f"{self.paths[index]}: cannot be read ({error})") from None
 
     def header(self, index: int) -> Header:
         return read_header(self.paths[index])
@@ -71,12 +76,13 @@ class FileSource:
         return decode_image(self.paths[index])
 
 
-def list_images(root: Path, recursive: bool = False) -> list[Path]:
+def list_images(root: str | Path, recursive: bool = False) -> list[Path]:
     """The images in a folder in the order of their names, those of its subfolders too if ``recursive``; maybe none.
 
     Raises:
         DataError: There is no such folder.
     """
+    root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"no such folder: {root} (looked from {Path.cwd()})")
     found = root.rglob("*") if recursive else root.iterdir()

@@ -31,6 +31,8 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
     opt = begin(request, training=False)
     if opt.get("val") is None:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
+    if "network_g" in opt and not opt["path"].get("pretrain_network_g"):
+        raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
     from basicsr.data import build_dataloader, build_dataset
     from basicsr.models import build_model
 

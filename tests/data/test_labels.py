@@ -1,0 +1,264 @@
+"""Soft labels: made once and kept, or found ready-made."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import write_images
+
+from rainoerme_plugin.data.labels import (
+    check_label_sizes,
+    default_cache,
+    filtered_labels,
+    label_path,
+    ready_labels,
+)
+from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.sources import FolderSource, LmdbSource, check_sizes
+from rainoerme_plugin.distillation.filters import CoarseFilter, build_filter
+from rainoerme_plugin.errors import DataError
+
+
+@dataclass(frozen=True)
+class Negative(CoarseFilter):
+    """What is asked of it turned over, with a note of every call; its key is given."""
+
+    name: str = "negative"
+    sums: list[int] = field(default_factory=list)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        self.sums.append(int(image.sum()))
+        return 255 - image
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture
+def rainy(tmp_path: Path) -> FolderSource:
+    write_images(tmp_path / "rainy", 4, size=(10, 12), prefix="rain")
+    return FolderSource(tmp_path / "rainy")
+
+
+# --- made by a filter ---
+
+
+def test_labels_are_what_the_filter_gives_in_the_order_of_the_images(rainy: FolderSource, tmp_path: Path) -> None:
+    labels = filtered_labels(rainy, Negative(), tmp_path / "cache")
+    assert list(labels.names) == list(rainy.names) == ["1.png", "2.png", "3.png", "4.png"]
+    for index, path in enumerate(rainy.paths):
+        assert np.array_equal(labels.read(index), 255 - pixels(path))
+        assert labels.paths[index].is_relative_to(tmp_path / "cache" / "negative")
+
+
+def test_a_jpegs_label_is_kept_without_loss(tmp_path: Path) -> None:
+    (tmp_path / "rainy").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(
+        tmp_path / "rainy" / "1.jpg"
+    )
+    labels = filtered_labels(FolderSource(tmp_path / "rainy"), Negative(), tmp_path / "cache")
+    assert list(labels.names) == ["1.jpg"]
+    assert np.array_equal(pixels(labels.paths[0]), 255 - pixels(tmp_path / "rainy" / "1.jpg"))
+
+
+def test_every_label_is_made_once(rainy: FolderSource, tmp_path: Path) -> None:
+    coarse = Negative()
+    first = filtered_labels(rainy, coarse, tmp_path / "cache")
+    assert sorted(coarse.sums) == sorted(int(pixels(path).sum()) for path in rainy.paths)
+    again = filtered_labels(rainy, coarse, str(tmp_path / "cache"))
+    assert len(coarse.sums) == 4
+    assert again.paths == first.paths
+
+
+def test_the_same_image_elsewhere_has_the_same_label(rainy: FolderSource, tmp_path: Path) -> None:
+    coarse = Negative()
+    filtered_labels(rainy, coarse, tmp_path / "cache")
+    shutil.copytree(tmp_path / "rainy", tmp_path / "moved")
+    (tmp_path / "moved" / "1.png").rename(tmp_path / "moved" / "9.png")
+    images = [(name, rainy.encoded(index)) for index, name in enumerate(rainy.names)]
+    list(write_lmdb(tmp_path / "rainy.lmdb", images, 1 << 20))
+    for source in (FolderSource(tmp_path / "moved"), LmdbSource(tmp_path / "rainy.lmdb")):
+        labels = filtered_labels(source, coarse, tmp_path / "cache")
+        assert np.array_equal(labels.read(3), 255 - source.read(3))
+    assert len(coarse.sums) == 4
+
+
+def test_an_image_that_changes_gets_a_new_label(rainy: FolderSource, tmp_path: Path) -> None:
+    coarse = Negative()
+    filtered_labels(rainy, coarse, tmp_path / "cache")
+    Image.fromarray(pixels(rainy.paths[1]) // 2).save(rainy.paths[1])
+    labels = filtered_labels(rainy, coarse, tmp_path / "cache")
+    assert len(coarse.sums) == 5
+    assert np.array_equal(labels.read(1), 255 - pixels(rainy.paths[1]))
+
+
+def test_another_filter_makes_its_own_labels(rainy: FolderSource, tmp_path: Path) -> None:
+    one, other = Negative("one"), Negative("other")
+    filtered_labels(rainy, one, tmp_path / "cache")
+    filtered_labels(rainy, other, tmp_path / "cache")
+    assert len(one.sums) == len(other.sums) == 4
+
+
+def test_every_argument_of_a_filter_is_part_of_a_labels_place() -> None:
+    filters = [
+        build_filter("rank"),
+        build_filter("rank", percent=34.5),
+        build_filter("rank", percent=34),
+        build_filter("rank", window=(1, 9)),
+        build_filter("rank", window=(9, 1)),
+        build_filter("median"),
+        build_filter("opening"),
+        build_filter("guided"),
+        build_filter("guided", eps=0.02),
+        build_filter("bilateral", sigma_color=30.0),
+        build_filter("bilateral", sigma_space=30.0),
+    ]
+    places = {label_path(Path("cache"), coarse, b"the same bytes") for coarse in filters}
+    assert len(places) == len(filters)
+    assert label_path(Path("cache"), build_filter("rank"), b"the same bytes") in places
+    assert label_path(Path("cache"), build_filter("rank"), b"the same bytez") not in places
+
+
+def test_a_new_version_of_a_filter_has_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = label_path(Path("cache"), build_filter("rank"), b"bytes")
+    monkeypatch.setattr(type(build_filter("rank")), "version", 77)
+    assert label_path(Path("cache"), build_filter("rank"), b"bytes") != before
+
+
+def test_progress_is_shown_with_the_filters_name(rainy: FolderSource, tmp_path: Path) -> None:
+    shown: list[tuple[int, str]] = []
+
+    def track(items: object, total: int, title: str) -> object:
+        shown.append((total, title))
+        return items
+
+    filtered_labels(rainy, Negative(), tmp_path / "cache", track)  # type: ignore[arg-type]
+    assert shown == [(4, "soft labels (negative)")]
+
+
+def test_an_interruption_keeps_the_labels_that_are_made(tmp_path: Path) -> None:
+    write_images(tmp_path / "rainy", 12, size=(10, 12), prefix="rain")
+    rainy = FolderSource(tmp_path / "rainy")
+    third = int(pixels(rainy.paths[2]).sum())
+    enough = threading.Event()
+
+    class Stopping(Negative):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            if int(image.sum()) == third:
+                enough.wait(30)
+                raise KeyboardInterrupt
+            result = super().__call__(image)
+            if len(self.sums) >= 3:
+                enough.set()
+            return result
+
+    with pytest.raises(KeyboardInterrupt):
+        filtered_labels(rainy, Stopping(), tmp_path / "cache")
+    kept = len(list((tmp_path / "cache").rglob("*.png")))
+    assert 2 <= kept < 12
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == kept
+    coarse = Negative()
+    labels = filtered_labels(rainy, coarse, tmp_path / "cache")
+    assert len(coarse.sums) == 12 - kept
+    for index, path in enumerate(rainy.paths):
+        assert np.array_equal(labels.read(index), 255 - pixels(path))
+
+
+def test_a_broken_rainy_image_is_named(rainy: FolderSource, tmp_path: Path) -> None:
+    data = rainy.paths[2].read_bytes()
+    rainy.paths[2].write_bytes(data[:-40])
+    with pytest.raises(DataError, match=r"3\.png: damaged image"):
+        filtered_labels(rainy, Negative(), tmp_path / "cache")
+
+
+def test_a_rainy_image_that_went_since_it_was_listed_is_named(rainy: FolderSource, tmp_path: Path) -> None:
+    rainy.paths[2].unlink()
+    with pytest.raises(DataError, match=r"3\.png: no such file"):
+        filtered_labels(rainy, Negative(), tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_told(rainy: FolderSource, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with pytest.raises(DataError, match=r"cannot keep the label of .*1\.png: .*cache"):
+        filtered_labels(rainy, Negative(), tmp_path / "cache")
+
+
+def test_labels_go_to_the_users_cache_folder_by_default(
+    rainy: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache() == tmp_path / "xdg" / "rainoerme_plugin" / "labels"
+    labels = filtered_labels(rainy, Negative())
+    assert labels.paths[0].is_relative_to(tmp_path / "xdg" / "rainoerme_plugin" / "labels" / "negative")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_cache() == tmp_path / "home" / ".cache" / "rainoerme_plugin" / "labels"
+    labels = filtered_labels(rainy, Negative(), "~/mine")
+    assert labels.paths[0].is_relative_to(tmp_path / "home" / "mine" / "negative")
+
+
+# --- ready-made ---
+
+
+def test_ready_labels_are_found_by_name_whatever_their_file_type(rainy: FolderSource, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for number, suffix in ((1, "bmp"), (2, "png"), (3, "tif"), (4, "webp"), (5, "png")):
+        Image.new("RGB", (12, 10), (number, 0, 0)).save(tmp_path / "labels" / f"{number}.{suffix}", lossless=True)
+    labels = ready_labels(rainy, tmp_path / "labels")
+    assert len(labels) == 4
+    assert [int(labels.read(index)[0, 0, 0]) for index in range(4)] == [1, 2, 3, 4]
+
+
+def test_ready_labels_may_be_an_lmdb_and_the_rainy_images_too(rainy: FolderSource, tmp_path: Path) -> None:
+    images = [(name, rainy.encoded(index)) for index, name in enumerate(rainy.names)]
+    list(write_lmdb(tmp_path / "labels.lmdb", reversed(images), 1 << 20))
+    for source in (rainy, LmdbSource(tmp_path / "labels.lmdb")):
+        labels = ready_labels(source, tmp_path / "labels.lmdb")
+        assert all(np.array_equal(labels.read(index), source.read(index)) for index in range(4))
+
+
+def test_a_missing_label_is_named_with_how_many_lack(rainy: FolderSource, tmp_path: Path) -> None:
+    write_images(tmp_path / "labels", 2)
+    with pytest.raises(
+        DataError, match=r"labels: 2 of 4 rainy images have no label of their name there; the first is 3\.png"
+    ):
+        ready_labels(rainy, tmp_path / "labels")
+
+
+def test_a_missing_label_folder_is_refused(rainy: FolderSource, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such folder: .*labels"):
+        ready_labels(rainy, tmp_path / "labels")
+
+
+# --- sizes ---
+
+
+def test_labels_of_their_images_sizes_pass(rainy: FolderSource, tmp_path: Path) -> None:
+    check_label_sizes(rainy, filtered_labels(rainy, Negative(), tmp_path / "cache"), check_sizes(rainy, 1))
+
+
+@pytest.mark.parametrize("size", [(12, 11), (11, 10), (10, 12)])
+def test_a_label_of_another_size_is_refused(rainy: FolderSource, tmp_path: Path, size: tuple[int, int]) -> None:
+    shutil.copytree(tmp_path / "rainy", tmp_path / "labels")
+    Image.new("RGB", size).save(tmp_path / "labels" / "3.png")
+    message = rf"label .*labels/3\.png is {size[0]}x{size[1]} pixels, its image .*rainy/3\.png 12x10; make the label"
+    with pytest.raises(DataError, match=message):
+        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"), check_sizes(rainy, 1))
+
+
+def test_a_label_that_is_no_image_is_refused(rainy: FolderSource, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "rainy", tmp_path / "labels")
+    (tmp_path / "labels" / "2.png").write_text("nothing")
+    with pytest.raises(DataError, match=r"labels/2\.png: not an image"):
+        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"), check_sizes(rainy, 1))

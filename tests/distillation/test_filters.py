@@ -1,0 +1,279 @@
+"""The coarse filters against double loops, NumPy and SciPy, and what they do to a streak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rainoerme_plugin.distillation.filters import (
+    FILTERS,
+    BilateralFilter,
+    CoarseFilter,
+    GuidedFilter,
+    MedianFilter,
+    OpeningFilter,
+    RankFilter,
+    build_filter,
+)
+
+Image = NDArray[np.uint8]
+
+
+def picture(height: int = 12, width: int = 15, seed: int = 0) -> Image:
+    """Smooth colours with noise and some streaks: edges as well as flat places."""
+    random = np.random.default_rng(seed)
+    image = np.linspace(30, 180, height * width * 3).reshape(height, width, 3) + random.normal(
+        0, 12, (height, width, 3)
+    )
+    image[:, random.integers(0, width, 2)] += 60
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def windowed(image: Image, window: tuple[int, int], value: Callable[[Image], Any]) -> Image:
+    """``value`` of the window around every pixel and channel; the image goes on mirrored, its edge pixel twice."""
+    height, width, channels = image.shape
+    up, left = window[0] // 2, window[1] // 2
+    padded = np.pad(image, [(up, up), (left, left), (0, 0)], mode="symmetric")
+    result = np.empty_like(image)
+    for row, column, channel in np.ndindex(height, width, channels):
+        result[row, column, channel] = value(padded[row : row + window[0], column : column + window[1], channel])
+    return result
+
+
+WINDOWS = [(1, 7), (3, 3), (5, 1), (3, 9), (1, 1)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("percent", [0, 20, 35, 50, 62.5, 90, 100])
+def test_the_rank_filter_takes_the_rank_of_a_double_loop(window: tuple[int, int], percent: float) -> None:
+    image = picture()
+    rank = min(int(window[0] * window[1] * percent / 100), window[0] * window[1] - 1)
+    oracle = windowed(image, window, lambda values: np.sort(values, axis=None)[rank])
+    np.testing.assert_array_equal(RankFilter(window, percent)(image), oracle)
+
+
+@pytest.mark.parametrize(("window", "percent"), [((1, 7), 35), ((1, 9), 20), ((3, 3), 0), ((3, 5), 100)])
+def test_the_rank_filter_takes_the_percentile_of_numpy(window: tuple[int, int], percent: float) -> None:
+    image = picture(seed=1)
+    oracle = windowed(image, window, lambda values: np.percentile(values, percent, method="lower"))
+    np.testing.assert_array_equal(RankFilter(window, percent)(image), oracle)
+
+
+def test_the_rank_filter_without_arguments_is_the_third_smallest_of_seven_in_a_row() -> None:
+    image = picture(seed=2)
+    np.testing.assert_array_equal(RankFilter()(image), windowed(image, (1, 7), lambda values: np.sort(values[0])[2]))
+
+
+@pytest.mark.parametrize("window", [*WINDOWS, (5, 5)])
+def test_the_median_filter_takes_the_median_of_a_double_loop(window: tuple[int, int]) -> None:
+    image = picture(seed=3)
+    np.testing.assert_array_equal(MedianFilter(window)(image), windowed(image, window, np.median))
+
+
+def test_the_median_filter_without_arguments_has_a_window_of_five_by_five() -> None:
+    image = picture(seed=3)
+    np.testing.assert_array_equal(MedianFilter()(image), windowed(image, (5, 5), np.median))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_opening_is_the_minimum_and_then_the_maximum_of_a_double_loop(window: tuple[int, int]) -> None:
+    image = picture(seed=4)
+    oracle = windowed(windowed(image, window, np.min), window, np.max)
+    np.testing.assert_array_equal(OpeningFilter(window)(image), oracle)
+
+
+def test_the_opening_without_arguments_has_a_window_of_five_in_a_row() -> None:
+    image = picture(seed=4)
+    oracle = windowed(windowed(image, (1, 5), np.min), (1, 5), np.max)
+    np.testing.assert_array_equal(OpeningFilter()(image), oracle)
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_the_opening_removes_a_streak_narrower_than_its_window_and_keeps_a_wider_shape(k: int) -> None:
+    ground = np.full((10, 40, 3), 60, np.uint8)
+    narrow, wide = ground.copy(), ground.copy()
+    narrow[:, 15 : 15 + k - 1] = 220
+    wide[2:8, 15 : 15 + k] = (200, 210, 220)
+    opening = OpeningFilter((1, k))
+    np.testing.assert_array_equal(opening(narrow), ground)
+    np.testing.assert_array_equal(opening(wide), wide)
+
+
+def test_the_opening_in_a_row_keeps_a_horizontal_line() -> None:
+    image = np.full((10, 20, 3), 60, np.uint8)
+    image[5] = 220
+    np.testing.assert_array_equal(OpeningFilter((1, 7))(image), image)
+    assert (OpeningFilter((3, 1))(image) == 60).all()
+
+
+@pytest.mark.parametrize(("radius", "eps"), [(8, 0.01), (2, 0.01), (3, 1e-4), (1, 0.5)])
+def test_the_guided_filter_is_that_of_box_means_in_float64(radius: int, eps: float) -> None:
+    image = picture(24, 20, seed=5)
+    result = GuidedFilter(radius, eps)(image)
+    side = 2 * radius + 1
+    for channel in range(3):
+        guide = image[..., channel] / 255.0
+        mean = ndimage.uniform_filter(guide, side, mode="reflect")
+        variance = ndimage.uniform_filter(guide**2, side, mode="reflect") - mean**2
+        a = variance / (variance + eps)
+        b = mean - a * mean
+        smooth = ndimage.uniform_filter(a, side, mode="reflect") * guide + ndimage.uniform_filter(
+            b, side, mode="reflect"
+        )
+        np.testing.assert_allclose(result[..., channel], smooth * 255, atol=0.51, rtol=0)
+
+
+def test_the_guided_filter_without_arguments_has_radius_8_and_eps_a_hundredth() -> None:
+    assert GuidedFilter() == GuidedFilter(radius=8, eps=0.01)
+
+
+def test_the_guided_filter_keeps_an_edge_and_smooths_noise() -> None:
+    random = np.random.default_rng(6)
+    clean = np.full((24, 24, 3), 40.0)
+    clean[:, 12:] = 220
+    result = GuidedFilter(4, 0.01)(np.clip(clean + random.normal(0, 8, clean.shape), 0, 255).astype(np.uint8))
+    assert abs(result[:, :12] - clean[:, :12]).mean() < 5
+    assert abs(result[:, 12:] - clean[:, 12:]).mean() < 5
+    assert result[:, 2:8].std() < 4
+
+
+@pytest.mark.parametrize(
+    ("diameter", "sigma_color", "sigma_space"), [(9, 75.0, 5.0), (5, 20.0, 2.0), (3, 150.0, 0.8), (7, 75.0, 20.0)]
+)
+def test_the_bilateral_filter_is_that_of_a_double_loop(diameter: int, sigma_color: float, sigma_space: float) -> None:
+    image = picture(seed=7)
+    radius = diameter // 2
+    padded = np.pad(image.astype(float), [(radius, radius), (radius, radius), (0, 0)], mode="symmetric")
+    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    near = np.exp(-(rows**2 + columns**2) / (2 * sigma_space**2)) * (rows**2 + columns**2 <= radius**2)
+    oracle = np.empty(image.shape)
+    for row, column in np.ndindex(image.shape[:2]):
+        values = padded[row : row + diameter, column : column + diameter]
+        # OpenCV weighs a colour by the sum of its channels' differences.
+        difference = abs(values - image[row, column]).sum(axis=2)
+        weights = near * np.exp(-(difference**2) / (2 * sigma_color**2))
+        oracle[row, column] = (weights[..., None] * values).sum(axis=(0, 1)) / weights.sum()
+    np.testing.assert_allclose(BilateralFilter(diameter, sigma_color, sigma_space)(image), oracle, atol=1, rtol=0)
+
+
+def test_the_bilateral_filter_without_arguments_is_nine_wide_with_sigmas_75_and_5() -> None:
+    assert BilateralFilter() == BilateralFilter(diameter=9, sigma_color=75.0, sigma_space=5.0)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("size", [(12, 15), (40, 9)])
+def test_every_filter_keeps_size_and_type_and_leaves_its_input_alone(name: str, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    before = image.copy()
+    label = build_filter(name)(image)
+    assert label.shape == image.shape
+    assert label.dtype == np.uint8
+    assert (label != image).any()
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_treats_rgb_and_bgr_alike(name: str) -> None:
+    image = picture(seed=8)
+    coarse = build_filter(name)
+    np.testing.assert_array_equal(coarse(image[..., ::-1]), coarse(image)[..., ::-1])
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_keeps_an_image_of_one_colour(name: str) -> None:
+    image = np.full((20, 20, 3), (17, 128, 250), np.uint8)
+    np.testing.assert_array_equal(build_filter(name)(image), image)
+
+
+@pytest.mark.parametrize("name", ["rank", "opening", "median", "guided"])
+def test_no_filter_but_the_bilateral_mixes_channels(name: str) -> None:
+    image = picture(seed=9)
+    grey = image.copy()
+    grey[..., 1:] = 0
+    coarse = build_filter(name)
+    np.testing.assert_array_equal(coarse(grey)[..., 0], coarse(image)[..., 0])
+    assert not coarse(grey)[..., 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("coarse", "key"),
+    [
+        (RankFilter(), "rank-1x7-35-v1"),
+        (MedianFilter((3, 5)), "median-3x5-v1"),
+        (OpeningFilter((1, 5)), "opening-1x5-v1"),
+        (GuidedFilter(4, 1e-3), "guided-4-0.001-v1"),
+        (BilateralFilter(5, 12.5, 3.0), "bilateral-5-12.5-3-v1"),
+    ],
+)
+def test_a_key_names_filter_arguments_and_version(coarse: CoarseFilter, key: str) -> None:
+    assert coarse.key == key
+
+
+def test_every_argument_and_every_filter_has_a_key_of_its_own() -> None:
+    variants = [
+        *(RankFilter(window, percent) for window in WINDOWS for percent in (35.0, 35.5, 20.0)),
+        *(MedianFilter(window) for window in WINDOWS),
+        *(OpeningFilter(window) for window in [*WINDOWS, (7, 1)]),
+        *(GuidedFilter(radius, eps) for radius in (2, 8) for eps in (0.01, 0.011, 1e-6)),
+        *(BilateralFilter(d, color, space) for d in (5, 9) for color in (5.0, 75.0) for space in (5.0, 75.0)),
+    ]
+    assert len({coarse.key for coarse in variants}) == len(variants)
+
+
+def test_a_new_version_of_a_filter_has_a_new_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RankFilter, "version", 2)
+    assert RankFilter().key == "rank-1x7-35-v2"
+    assert MedianFilter().key.endswith("-v1")
+
+
+def test_filters_are_built_by_name_and_lists_become_windows() -> None:
+    assert build_filter("rank", window=[3, 5], percent=10) == RankFilter((3, 5), 10)
+    assert build_filter("opening", window=(1, 5)) == OpeningFilter((1, 5))
+    assert build_filter("median") == MedianFilter()
+    assert build_filter("guided", eps=0.1) == GuidedFilter(8, 0.1)
+    assert build_filter("bilateral", diameter=5) == BilateralFilter(5)
+
+
+def test_an_unknown_filter_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no coarse filter is called 'blur'; there are rank, opening, median, guided"):
+        build_filter("blur")
+
+
+def test_an_unknown_argument_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"the rank filter has no argument 'percentile'; it has window, percent$"):
+        build_filter("rank", percentile=35)
+
+
+@pytest.mark.parametrize("name", ["rank", "median", "opening"])
+@pytest.mark.parametrize("window", [[2, 7], [1, 0], [-3, 3], [7], [1, 3, 3], [1.0, 7]])
+def test_a_window_that_is_not_two_odd_numbers_is_refused(name: str, window: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"window must be two odd numbers \[height, width\], got \["):
+        build_filter(name, window=window)
+
+
+@pytest.mark.parametrize("percent", [-1, 100.5, float("nan")])
+def test_a_percentage_out_of_range_is_refused(percent: float) -> None:
+    with pytest.raises(ValueError, match=f"percent must be from 0 to 100, got {percent}"):
+        RankFilter(percent=percent)
+
+
+@pytest.mark.parametrize(("radius", "eps"), [(0, 0.01), (8, 0.0), (8, -1.0)])
+def test_a_guided_filter_without_radius_or_eps_is_refused(radius: int, eps: float) -> None:
+    with pytest.raises(ValueError, match=f"radius must be at least 1 and eps above 0, got {radius} and {eps}"):
+        GuidedFilter(radius, eps)
+
+
+@pytest.mark.parametrize("arguments", [{"diameter": 0}, {"sigma_color": 0.0}, {"sigma_space": -1.0}])
+def test_a_bilateral_filter_without_reach_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"diameter, sigma_color and sigma_space .* must be positive"):
+        build_filter("bilateral", **arguments)
+
+
+def test_a_coarse_filter_without_a_computation_is_none() -> None:
+    with pytest.raises(NotImplementedError):
+        CoarseFilter()(picture())

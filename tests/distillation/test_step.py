@@ -1,0 +1,148 @@
+"""One step of the distillation, worked by hand with a network of two numbers."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rainoerme_plugin.archs.rainoerme import RainLayers, RainOerMeNet
+from rainoerme_plugin.distillation.schedule import StepWeights
+from rainoerme_plugin.distillation.step import DistillationStep, distillation_step, rain_energy
+from rainoerme_plugin.distillation.synthesis import add_rain
+from rainoerme_plugin.losses.ssim import SSIMLoss
+
+
+class TwoNumbers(nn.Module):
+    """The rain layer is a times the image, the refined one b times that."""
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(a)), nn.Parameter(torch.tensor(b))
+        self.seen: list[Tensor] = []
+
+    def forward(self, rainy: Tensor, layers: bool = False) -> Tensor | RainLayers:
+        self.seen.append(rainy.detach().clone())
+        rain = self.a * rainy
+        return RainLayers(rain, self.b * rain) if layers else rainy - rain
+
+
+def one_colour(value: float) -> Tensor:
+    return torch.full((2, 3, 4, 4), value)
+
+
+def step_of(network: nn.Module, weights: StepWeights) -> DistillationStep:
+    squares = nn.MSELoss()
+    return distillation_step(network, one_colour(0.8), one_colour(0.5), one_colour(0.4), weights, squares)
+
+
+def test_losses_images_and_gradients_are_those_worked_by_hand() -> None:
+    network = TwoNumbers(a=0.5, b=0.5)
+    step = step_of(network, StepWeights(soft=0.5, hard=2.0, gain=1.5))
+    # r = 0.4, r~ = 0.2, D = 0.4 + 1.5 * 0.2 = 0.7
+    expected = {
+        "soft_loss": (0.8 - 0.2 - 0.5) ** 2,
+        "hard_loss": (0.7 - 0.35 - 0.4) ** 2,
+        "loss": 0.5 * 0.01 + 2 * 0.0025,
+        "rain_energy": 0.0,
+        "label_energy": 0.0,
+    }
+    for name, value in expected.items():
+        assert float(getattr(step, name).detach()) == pytest.approx(value, abs=1e-7), name
+    torch.testing.assert_close(step.rain, one_colour(0.2))
+    torch.testing.assert_close(step.derained, one_colour(0.4))
+    torch.testing.assert_close(step.synthetic, one_colour(0.7))
+    torch.testing.assert_close(network.seen, [one_colour(0.8), one_colour(0.7)])
+    step.loss.backward()
+    # d soft/da = 2 * 0.1 * -0.4, d hard/da = 2 * -0.05 * -0.7; D is a constant, or d hard/db were not 0.
+    assert float(network.a.grad) == pytest.approx(0.5 * -0.08 + 2 * 0.07, abs=1e-6)
+    assert float(network.b.grad) == pytest.approx(0.5 * -0.08, abs=1e-6)
+
+
+def test_synthetic_rain_is_clamped_to_an_image() -> None:
+    network = TwoNumbers(a=1.0, b=1.0)
+    step = step_of(network, StepWeights(soft=1.0, hard=1.0, gain=1.0))
+    torch.testing.assert_close(step.synthetic, one_colour(1.0))
+
+
+def test_without_hard_weight_there_is_no_second_stage() -> None:
+    network = TwoNumbers(a=0.5, b=0.5)
+    step = step_of(network, StepWeights(soft=0.5, hard=0.0, gain=1.5))
+    assert len(network.seen) == 1
+    assert float(step.loss.detach()) == pytest.approx(0.5 * 0.01, abs=1e-7)
+    assert float(step.hard_loss) == 0
+    assert step.hard_loss.shape == ()
+    torch.testing.assert_close(step.synthetic, one_colour(0.4))
+    step.loss.backward()
+    assert float(network.a.grad) == pytest.approx(0.5 * -0.08, abs=1e-6)
+
+
+@pytest.mark.parametrize("hard", [0.0, 1.5])
+def test_everything_but_the_loss_is_detached(hard: float) -> None:
+    step = step_of(TwoNumbers(a=0.5, b=0.5), StepWeights(soft=1.0, hard=hard, gain=1.0))
+    attached = [field.name for field in fields(step) if getattr(step, field.name).requires_grad]
+    assert attached == ["loss"]
+
+
+def test_the_gradient_of_the_papers_network_is_that_of_two_losses_with_the_rain_held_fixed() -> None:
+    torch.manual_seed(0)
+    network = RainOerMeNet(channels=2).double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    rainy, label, clean = torch.rand(3, 2, 3, 8, 8, dtype=torch.float64)
+    criterion = SSIMLoss()
+    step = distillation_step(network, rainy, label, clean, StepWeights(0.7, 3.0, 1.2), criterion)
+    gradients = torch.autograd.grad(step.loss, list(network.parameters()))
+    with torch.no_grad():
+        synthetic = (clean + 1.2 * network(rainy, layers=True).refined).clamp(0, 1)
+    soft = criterion(rainy - network(rainy, layers=True).refined, label)
+    hard = criterion(synthetic - network.rain_layer(synthetic), clean)
+    oracle = torch.autograd.grad(0.7 * soft + 3 * hard, list(network.parameters()))
+    for ours, theirs in zip(gradients, oracle, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    leaky = criterion(network(torch.clamp(clean + 1.2 * network(rainy, layers=True).refined, 0, 1)), clean)
+    leaking = torch.autograd.grad(leaky, network.out2[4].weight)[0]
+    assert float(leaking.abs().max()) > 1e-6  # the check above would see a leak
+
+
+def test_rain_energy_is_the_mean_deviation_from_each_channels_mean() -> None:
+    layer = torch.zeros(2, 3, 2, 2)
+    layer[0, 0] = torch.tensor([[0.0, 0.4], [0.2, 0.6]])  # mean 0.3, deviations 0.3, 0.1, 0.1, 0.3
+    layer[0, 1] = 0.5
+    layer[1, 2] = torch.tensor([[1.0, 1.0], [1.0, -1.0]])  # mean 0.5, deviations 0.5, 0.5, 0.5, 1.5
+    assert float(rain_energy(layer)) == pytest.approx((0.2 + 0.75) / 6, abs=1e-7)
+    assert rain_energy(layer).shape == ()
+
+
+def test_a_layer_of_one_value_a_channel_is_no_rain() -> None:
+    layer = torch.tensor([0.1, 0.5, -0.4]).reshape(1, 3, 1, 1).expand(2, 3, 5, 5)
+    assert float(rain_energy(layer)) == pytest.approx(0, abs=1e-7)
+
+
+def test_energies_are_those_of_the_refined_layer_and_of_what_the_label_takes_out() -> None:
+    rainy = torch.zeros(1, 3, 1, 2)
+    rainy[..., 1] = 0.8
+    label = torch.zeros(1, 3, 1, 2)
+    label[..., 1] = 0.6
+    weights = StepWeights(1.0, 0.0, 1.0)
+    step = distillation_step(TwoNumbers(0.5, 0.25), rainy, label, torch.zeros(1, 3, 1, 2), weights, nn.MSELoss())
+    # r~ is 0 and 0.1, what the label takes out 0 and 0.2: half of each is the deviation.
+    assert float(step.rain_energy) == pytest.approx(0.05, abs=1e-7)
+    assert float(step.label_energy) == pytest.approx(0.1, abs=1e-7)
+    torch.testing.assert_close(step.derained[0, 0, 0], torch.tensor([0.0, 0.4]))
+
+
+def test_clean_crops_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        add_rain(one_colour(0.5), torch.zeros(2, 3, 4, 5))
+    with pytest.raises(ValueError, match=r"clean images \(1, 3, 4, 4\) and rain layers \(2, 3, 4, 4\) differ in shape"):
+        distillation_step(
+            TwoNumbers(0.5, 0.5),
+            one_colour(0.8),
+            one_colour(0.5),
+            torch.zeros(1, 3, 4, 4),
+            StepWeights(1.0, 1.0, 1.0),
+            nn.MSELoss(),
+        )

@@ -1,0 +1,284 @@
+"""BasicSR's view of the data sets: options in, and messages that name the option."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_data, write_images
+
+from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.unpaired import UnpairedRain
+from rainoerme_plugin.errors import DataError, OptionError
+from rainoerme_plugin.models.datasets import PairedRainDataset, SingleRainDataset, UnpairedRainDataset
+from rainoerme_plugin.plugin import register
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tiny_data(tmp_path)
+
+
+def unpaired(data: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "some name",
+        "type": "UnpairedRainDataset",
+        "phase": "train",
+        "dataroot_rainy": str(data / "rainy"),
+        "dataroot_clean": str(data / "clean"),
+        "label": {"type": "opening", "window": [1, 3]},
+        "label_cache": str(data / "cache"),
+        "crop_size": 24,
+        "seed": 3,
+        **changes,
+    }
+
+
+def paired(**changes: Any) -> dict[str, Any]:
+    return {"name": "some name", "type": "PairedRainDataset", "phase": "val", **changes}
+
+
+def single(**changes: Any) -> dict[str, Any]:
+    return {"name": "some name", "type": "SingleRainDataset", "phase": "test", **changes}
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def opened(image: np.ndarray) -> np.ndarray:
+    """A horizontal opening of width three, by NumPy: the smallest of three, then the largest of three."""
+    padded = np.pad(image, ((0, 0), (1, 1), (0, 0)), "symmetric")
+    least = np.minimum(np.minimum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    padded = np.pad(least, ((0, 0), (1, 1), (0, 0)), "symmetric")
+    return np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+
+
+def levels(tensor: torch.Tensor) -> np.ndarray:
+    return np.moveaxis(np.rint(tensor.numpy() * 255).astype(int), 0, 2)
+
+
+def is_window(crop: np.ndarray, image: np.ndarray) -> bool:
+    """Whether a crop, flipped in any way, is a window of an image."""
+    side = crop.shape[0]
+    return any(
+        np.array_equal(flipped, image[top : top + side, left : left + side])
+        for flipped in (crop, crop[::-1], crop[:, ::-1], crop[::-1, ::-1])
+        for top in range(image.shape[0] - side + 1)
+        for left in range(image.shape[1] - side + 1)
+    )
+
+
+# --- unpaired ---
+
+
+def test_basicsr_builds_all_three_by_name(data: Path) -> None:
+    register()
+    from basicsr.data import build_dataset
+
+    options = (unpaired(data), paired(dataroot=str(data / "val")), single(dataroot=str(data / "rainy")))
+    for opt, expected in zip(options, (UnpairedRainDataset, PairedRainDataset, SingleRainDataset), strict=True):
+        dataset = build_dataset(opt)
+        assert type(dataset) is expected
+        assert dataset.opt["name"] == "some name"
+
+
+def test_a_sample_is_rainy_its_filtered_label_and_clean(data: Path) -> None:
+    sample = UnpairedRainDataset(unpaired(data))[4]
+    assert sample["rainy"].shape == (3, 24, 24)
+    rainy = pixels(Path(sample["rainy_path"]))
+    assert is_window(levels(sample["rainy"]), rainy)
+    assert is_window(levels(sample["label"]), opened(rainy))
+    assert is_window(levels(sample["clean"]), pixels(Path(sample["clean_path"])))
+    assert Path(sample["rainy_path"]).parent == data / "rainy"
+    assert Path(sample["clean_path"]).parent == data / "clean"
+    assert len(list((data / "cache").rglob("*.png"))) == 3
+
+
+def test_ready_made_labels_come_from_their_folder(data: Path) -> None:
+    write_images(data / "made", 3, seed=9)
+    dataset = UnpairedRainDataset(unpaired(data, label={"type": "folder", "path": str(data / "made")}))
+    sample = dataset[2]
+    made = pixels(data / "made" / Path(sample["rainy_path"]).name)
+    assert is_window(levels(sample["label"]), made)
+    assert not (data / "cache").exists()
+
+
+def test_an_lmdb_of_rainy_images_gives_the_same_samples_as_its_folder(data: Path) -> None:
+    folder = UnpairedRainDataset(unpaired(data))
+    images = [(path.name, path.read_bytes()) for path in sorted((data / "rainy").iterdir())]
+    list(write_lmdb(data / "rainy.lmdb", images, 1 << 20))
+    lmdb = UnpairedRainDataset(unpaired(data, dataroot_rainy=str(data / "rainy.lmdb")))
+    for position in range(6):
+        for key in ("rainy", "label", "clean"):
+            assert torch.equal(lmdb[position][key], folder[position][key])
+
+
+def test_in_memory_gives_the_same_samples_when_the_files_are_gone(data: Path) -> None:
+    expected = [UnpairedRainDataset(unpaired(data))[position] for position in range(6)]
+    memory = UnpairedRainDataset(unpaired(data, in_memory=True))
+    for folder in ("rainy", "clean", "cache"):
+        (data / folder).rename(data / f"no more {folder}")
+    for position, sample in enumerate(expected):
+        for key in ("rainy", "label", "clean"):
+            assert torch.equal(memory[position][key], sample[key])
+
+
+def test_the_seed_is_that_of_the_options_and_0_without_one(data: Path) -> None:
+    def crops(seed: int | None) -> list[torch.Tensor]:
+        dataset = UnpairedRainDataset(unpaired(data, seed=seed))
+        return [dataset[position]["rainy"] for position in range(8)]
+
+    def alike(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+        return all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+
+    assert alike(crops(None), crops(0))
+    assert not alike(crops(0), crops(1))
+    dataset = UnpairedRainDataset(unpaired(data, seed=1))
+    bare = UnpairedRain(dataset.rainy, dataset.labels, dataset.clean, crop_size=24, seed=1)
+    assert alike(crops(1), [bare[position]["rainy"] for position in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop_sise": 8}, "datasets.train.crop_sise: unknown key; did you mean 'crop_size'?"),
+        ({"crop_size": 0}, "datasets.train.crop_size: should be greater than or equal to 1"),
+        ({"crop_size": "24"}, "datasets.train.crop_size: "),
+        ({"dataroot_rainy": None}, "datasets.train.dataroot_rainy: "),
+        ({"in_memory": "yes"}, "datasets.train.in_memory: "),
+        ({"seed": -1}, "datasets.train.seed: "),
+        ({"label": {"type": "opning"}}, "datasets.train.label.type: no coarse filter 'opning'; did you mean 'opening'"),
+        ({"label": {"type": "median", "percent": 3}}, "datasets.train.label: the median filter has no argument"),
+        ({"label": {"type": "opening", "window": [2, 3]}}, "datasets.train.label: window must be two odd numbers"),
+        ({"label": {"type": "folder"}}, "datasets.train.label: 'type: folder' needs path: and nothing else"),
+        ({"label": {"window": [1, 3]}}, "datasets.train.label.type: is missing"),
+        ({"label": "opening"}, "datasets.train.label: "),
+    ],
+)
+def test_a_bad_option_of_unpaired_data_is_named(data: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=rf"^{re.escape(message)}"):
+        UnpairedRainDataset(unpaired(data, **changes))
+
+
+def test_a_missing_option_of_unpaired_data_is_named(data: Path) -> None:
+    opt = unpaired(data)
+    del opt["dataroot_clean"]
+    with pytest.raises(OptionError, match=r"^datasets\.train\.dataroot_clean: is missing"):
+        UnpairedRainDataset(opt)
+
+
+@pytest.mark.parametrize("key", ["dataroot_rainy", "dataroot_clean"])
+@pytest.mark.parametrize(
+    ("name", "message"), [("gone", "no such folder: "), ("gone.lmdb", "no LMDB "), ("", "no images")]
+)
+def test_missing_images_are_told_with_their_option(data: Path, key: str, name: str, message: str) -> None:
+    (data / "empty").mkdir()
+    with pytest.raises(DataError, match=rf"^datasets\.train\.{key}: {message}"):
+        UnpairedRainDataset(unpaired(data, **{key: str(data / "empty" / name)}))
+
+
+def test_missing_labels_and_a_bad_cache_are_told_with_their_option(data: Path) -> None:
+    write_images(data / "made", 2)
+    with pytest.raises(DataError, match=r"^datasets\.train\.label: .*1 of 3 rainy images have no label .* 3\.png"):
+        UnpairedRainDataset(unpaired(data, label={"type": "folder", "path": str(data / "made")}))
+    (data / "file").touch()
+    with pytest.raises(DataError, match=r"^datasets\.train\.label: cannot keep the label of "):
+        UnpairedRainDataset(unpaired(data, label_cache=str(data / "file")))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("folder", ["rainy", "clean"])
+def test_images_smaller_than_the_crop_are_named(data: Path, folder: str, in_memory: bool) -> None:
+    Image.new("RGB", (30, 23)).save(data / folder / "2.png")
+    with pytest.raises(DataError, match=rf"{folder}/2\.png: 30x23 pixels is smaller than the crop of 24x24.*crop_size"):
+        UnpairedRainDataset(unpaired(data, in_memory=in_memory))
+
+
+def test_a_section_of_another_name_is_named_by_it(data: Path) -> None:
+    with pytest.raises(OptionError, match=r"^datasets\.train_night\.wet: unknown key"):
+        UnpairedRainDataset(unpaired(data, section="train_night", wet=1))
+    UnpairedRainDataset(unpaired(data, section="train_night"))
+
+
+# --- paired and single ---
+
+
+def test_pairs_are_found_below_a_root_or_in_two_folders(data: Path) -> None:
+    both = {"dataroot_lq": str(data / "val" / "rain"), "dataroot_gt": str(data / "val" / "norain")}
+    for dataset in (PairedRainDataset(paired(dataroot=str(data / "val"))), PairedRainDataset(paired(**both))):
+        assert len(dataset) == 2
+        for index in range(2):
+            sample = dataset[index]
+            assert np.array_equal(levels(sample["lq"]), pixels(data / "val" / "rain" / f"{index + 1}.png"))
+            assert np.array_equal(levels(sample["gt"]), pixels(data / "val" / "norain" / f"{index + 1}.png"))
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (50, 2), (None, 2)])
+def test_a_limit_takes_the_first_images(data: Path, limit: int | None, count: int) -> None:
+    datasets: list[Any] = [
+        PairedRainDataset(paired(dataroot=str(data / "val"), limit=limit)),
+        SingleRainDataset(single(dataroot=str(data / "val" / "rain"), limit=limit)),
+    ]
+    for dataset in datasets:
+        assert [Path(dataset[index]["lq_path"]).name for index in range(len(dataset))] == ["1.png", "2.png"][:count]
+
+
+def test_the_layout_of_halves_is_passed_on(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (5, 12, 3)).astype(np.uint8)
+    Image.fromarray(whole).save(tmp_path / "1.png")
+    sample = PairedRainDataset(paired(dataroot=str(tmp_path), layout="halves-clean-rainy"))[0]
+    assert np.array_equal(levels(sample["lq"]), whole[:, 6:])
+    assert np.array_equal(levels(sample["gt"]), whole[:, :6])
+
+
+def test_images_without_ground_truth_are_given_alone(data: Path) -> None:
+    dataset = SingleRainDataset(single(dataroot=str(data / "rainy")))
+    assert len(dataset) == 3
+    assert set(dataset[1]) == {"lq", "lq_path"}
+    assert np.array_equal(levels(dataset[1]["lq"]), pixels(data / "rainy" / "2.png"))
+
+
+@pytest.mark.parametrize("keys", [(), ("dataroot", "dataroot_gt"), ("dataroot_lq",), ("dataroot_gt",)])
+def test_pairs_need_one_root_or_two_folders(data: Path, keys: tuple[str, ...]) -> None:
+    with pytest.raises(OptionError, match=r"^datasets\.val: needs either dataroot, or dataroot_lq and dataroot_gt"):
+        PairedRainDataset(paired(**dict.fromkeys(keys, str(data / "val"))))
+
+
+@pytest.mark.parametrize(
+    ("build", "opt", "message"),
+    [
+        (PairedRainDataset, paired(dataroot="x", limit=0), "datasets.val.limit: should be greater than or equal to 1"),
+        (PairedRainDataset, paired(dataroot="x", layout="halves"), "datasets.val.layout: "),
+        (PairedRainDataset, paired(datarot="x"), "datasets.val.datarot: unknown key; did you mean 'dataroot'?"),
+        (SingleRainDataset, single(), "datasets.test.dataroot: is missing"),
+        (SingleRainDataset, single(dataroot="x", limit=-1), "datasets.test.limit: "),
+        (SingleRainDataset, single(dataroot="x", layout="auto"), "datasets.test.layout: unknown key"),
+    ],
+)
+def test_a_bad_option_of_test_data_is_named(build: Callable[[Any], Any], opt: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=rf"^{re.escape(message)}"):
+        build(opt)
+
+
+def test_missing_test_data_is_told_with_its_option(data: Path) -> None:
+    gone = str(data / "gone")
+    with pytest.raises(DataError, match=r"^datasets\.val\.dataroot: no such folder or list file: "):
+        PairedRainDataset(paired(dataroot=gone))
+    with pytest.raises(DataError, match=r"^datasets\.val\.dataroot: .*no pairs found"):
+        PairedRainDataset(paired(dataroot=str(data / "rainy")))
+    with pytest.raises(DataError, match=r"^datasets\.val\.dataroot_lq: no such folder: "):
+        PairedRainDataset(paired(dataroot_lq=gone, dataroot_gt=str(data / "clean")))
+    with pytest.raises(DataError, match=r"^datasets\.test\.dataroot: no such folder: "):
+        SingleRainDataset(single(dataroot=gone))
+
+
+def test_a_missing_clean_folder_is_told_with_its_own_option(data: Path) -> None:
+    with pytest.raises(DataError, match=r"^datasets\.val\.dataroot_gt: no such folder: "):
+        PairedRainDataset(paired(dataroot_lq=str(data / "val" / "rain"), dataroot_gt=str(data / "gone")))

@@ -1,0 +1,90 @@
+"""The rooms of the package that know no framework, and those that do not know each other."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rainoerme_plugin
+
+PACKAGE = Path(rainoerme_plugin.__file__).parent
+FRAMEWORKS = {"basicsr", "mmengine", "mmagic", "mmcv"}
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+room = importlib.import_module(sys.argv[1])
+names = [module.name for module in pkgutil.walk_packages(room.__path__, room.__name__ + ".")] if sys.argv[2:] else []
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([names, list(sys.modules)]))
+"""
+
+
+def imported(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
+    """What a fresh process imports with a module, or with a room and all in it: the room's modules, and every one."""
+    command = [sys.executable, "-c", IMPORT_ALL, name, *(["whole"] if whole else [])]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert run.returncode == 0, run.stderr
+    names, modules = json.loads(run.stdout)
+    return names, set(modules)
+
+
+@pytest.mark.parametrize("room", ["archs", "data", "distillation", "losses", "metrics"])
+def test_a_room_of_the_method_knows_no_framework(room: str) -> None:
+    names, modules = imported(f"rainoerme_plugin.{room}", whole=True)
+    files = {path.stem for path in (PACKAGE / room).rglob("*.py")} - {"__init__"}
+    assert {name.rpartition(".")[2] for name in names} >= files
+    assert modules.isdisjoint(FRAMEWORKS)
+
+
+def test_the_package_itself_imports_no_framework_and_not_even_torch() -> None:
+    _, modules = imported("rainoerme_plugin", whole=False)
+    assert "rainoerme_plugin.compat" in modules
+    assert modules.isdisjoint(FRAMEWORKS | {"torch", "torchvision", "cv2"})
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """The rooms of the package that a file names in its import statements, wherever they stand in it."""
+    own = ("rainoerme_plugin", *file.relative_to(PACKAGE).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = own[: len(own) - node.level + 1] if node.level else ()
+            path = [*base, *(node.module.split(".") if node.module else [])]
+            names = [[*path, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        else:
+            continue
+        found |= {name[1] for name in names if name[0] == "rainoerme_plugin" and len(name) > 1}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rooms", "others"),
+    [
+        (["archs", "data", "distillation", "losses", "metrics"], {"models", "engine", "mm", "benchmark", "inference"}),
+        (["models", "engine"], {"mm"}),
+        (["mm"], {"models", "engine"}),
+        (["archs", "data", "distillation", "losses", "metrics", "models", "engine", "mm"], {"commands"}),
+    ],
+)
+def test_a_room_imports_none_that_stands_above_or_beside_it(rooms: list[str], others: set[str]) -> None:
+    for file in (file for room in rooms for file in (PACKAGE / room).rglob("*.py")):
+        assert rooms_imported(file).isdisjoint(others), file.relative_to(PACKAGE)
+
+
+def test_imports_of_every_form_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    file = tmp_path / "models" / "one.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from ..mm import hooks\nfrom .. import engine\nfrom .two import x\nimport rainoerme_plugin.data.images\n"
+        "def f():\n    from rainoerme_plugin.losses.ssim import ssim\n    import torch.nn\n"
+    )
+    assert rooms_imported(file) == {"mm", "engine", "models", "data", "losses"}
