@@ -188,6 +188,13 @@ def test_a_rainy_image_that_went_since_it_was_listed_is_named(rainy: FolderSourc
         filtered_labels(rainy, Negative(), tmp_path / "cache")
 
 
+def test_a_rainy_image_that_cannot_be_read_is_named(rainy: FolderSource, tmp_path: Path) -> None:
+    rainy.paths[2].unlink()
+    rainy.paths[2].mkdir()
+    with pytest.raises(DataError, match=r"3\.png: cannot be read \(.*directory"):
+        filtered_labels(rainy, Negative(), tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written_is_told(rainy: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(DataError, match=r"cannot keep the label of .*1\.png: .*cache"):
