@@ -34,9 +34,9 @@ if [ ! -x .venv/bin/python ]; then
 fi
 
 echo "Installing into .venv ($(.venv/bin/python --version)); the first time takes a minute or more" >&2
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check -qq "$@"; }
 # basicsr comes as source whose build asks for torch: torch first, and no isolated build that would fetch another one.
-pip install -q -c constraints.txt "pip>=25" setuptools wheel
-pip install -q -c constraints.txt torch torchvision
-pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
+pip install -c constraints.txt "pip>=25" setuptools wheel
+pip install -c constraints.txt torch torchvision
+pip install -c constraints.txt --no-build-isolation -e ".[$extras]"
 printf '%s\n%s\n' "$extras" "$requirements" >.venv/installed-for

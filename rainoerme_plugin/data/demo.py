@@ -6,15 +6,18 @@ training without pairs does. Rainy, clean and test images come from different ph
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import ParamSpec
 
 from ..errors import DataError
 from .images import RGB, decode_image, write_image
+
+P = ParamSpec("P")
 
 RAINY = ("astronaut.png", "coffee.png", "brick.png", "camera.png")
 CLEAN = ("motorcycle_left.png", "gravel.png", "grass.png", "coins.png", "retina.jpg", "hubble_deep_field.jpg")
@@ -67,16 +70,16 @@ def make_demo(root: Path, seed: int = 0) -> Iterator[Path]:
         for rendering in range(RENDERINGS):
             random = np.random.default_rng([seed, number, rendering])
             path = root / "rainy" / f"{Path(name).stem}_{rendering + 1}.png"
-            yield from _write(path, render_rain(photograph, random))
+            yield _write(path, render_rain, photograph, random)
     for name in CLEAN:
-        yield from _write(root / "clean" / f"{Path(name).stem}.png", _photograph(name))
+        yield _write(root / "clean" / f"{Path(name).stem}.png", _photograph, name)
     for number, name in enumerate(TEST):
         photograph = _photograph(name)
         for rendering in range(RENDERINGS // 2):
             random = np.random.default_rng([seed, len(RAINY) + number, rendering])
             file = f"{Path(name).stem}_{rendering + 1}.png"
-            yield from _write(root / "test" / "rain" / file, render_rain(photograph, random))
-            yield from _write(root / "test" / "norain" / file, photograph)
+            yield _write(root / "test" / "rain" / file, render_rain, photograph, random)
+            yield _write(root / "test" / "norain" / file, _photograph, name)
 
 
 def demo_size() -> int:
@@ -84,10 +87,10 @@ def demo_size() -> int:
     return len(RAINY) * RENDERINGS + len(CLEAN) + len(TEST) * RENDERINGS // 2 * 2
 
 
-def _write(path: Path, image: RGB) -> Iterator[Path]:
+def _write(path: Path, make: Callable[P, RGB], *args: P.args, **kwargs: P.kwargs) -> Path:
     if not path.exists():
-        write_image(path, image)
-    yield path
+        write_image(path, make(*args, **kwargs))
+    return path
 
 
 def _photograph(name: str) -> RGB:

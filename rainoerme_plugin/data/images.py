@@ -101,8 +101,12 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
         image = opened.copy() if turn is None else opened.transpose(turn)
     if image.mode in _DEEP_GREY:
         grey = np.asarray(image).astype(np.int64)
+        if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
+            raise DataError(f"{where}: has values beyond 16 bits; convert it to 8 or 16 bits first")
         grey = (grey >> 8 if image.mode != "I" or grey.max(initial=0) > 255 else grey).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{where}: holds floating-point values of unknown range; convert it to 8 or 16 bits first")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:

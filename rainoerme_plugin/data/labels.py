@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
 from .images import Header, decode_image, encode_png, write_whole
-from .sources import FileSource, ImageSource, Picked, Track, in_threads, open_source, untracked
+from .sources import FileSource, ImageSource, LmdbSource, Picked, Track, in_threads, open_source, untracked
 
 
 def default_cache() -> Path:
@@ -68,14 +68,17 @@ def ready_labels(rainy: ImageSource, root: str | Path) -> Picked:
         DataError: One is missing.
     """
     source = open_source(root)
-    numbers = {_stem(name): index for index, name in enumerate(source.names)}
-    missing = [name for name in rainy.names if _stem(name) not in numbers]
+    # An LMDB's keys are names up to their first dot; files may have dots before their suffix.
+    keyed = any(isinstance(images, LmdbSource) for images in (rainy, source))
+    stem = _key if keyed else _stem
+    numbers = {stem(name): index for index, name in enumerate(source.names)}
+    missing = [name for name in rainy.names if stem(name) not in numbers]
     if missing:
         raise DataError(
             f"{root}: {len(missing)} of {len(rainy)} rainy images have no label of their name there; "
             f"the first is {missing[0]}"
         )
-    return Picked(source, [numbers[_stem(name)] for name in rainy.names])
+    return Picked(source, [numbers[stem(name)] for name in rainy.names])
 
 
 def check_label_sizes(rainy: ImageSource, labels: ImageSource, sizes: Sequence[Header]) -> None:
@@ -93,4 +96,8 @@ def check_label_sizes(rainy: ImageSource, labels: ImageSource, sizes: Sequence[H
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix("")) if "." in name else name
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _key(name: str) -> str:
+    return name.partition(".")[0]

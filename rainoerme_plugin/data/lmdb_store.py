@@ -126,7 +126,7 @@ def write_lmdb(
         for count, (name, data) in enumerate(images, 1):
             key = name.partition(".")[0]
             if key in meta:
-                raise DataError(f"{name} and {meta[key].split(' ')[0]} have one key, '{key}'; rename one of them")
+                raise DataError(f"{name} and {meta[key].rpartition(' (')[0]} have one key, '{key}'; rename one of them")
             height, width, channels = decode_image(data, name).shape
             meta[key] = f"{name} ({height},{width},{channels}) 1"
             if transaction.get(key.encode()) != data:

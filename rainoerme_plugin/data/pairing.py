@@ -51,6 +51,10 @@ RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
 """What makes the clean image's stem out of the rainy one's, tried in this order."""
 
 
+class NoPairsError(DataError):
+    """A folder is not laid out like a data set with pairs."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One rainy image and its clean version: two files, or the two halves of one."""
@@ -117,7 +121,7 @@ def find_pairs(root: str | Path, layout: Layout = "auto") -> Pairing:
     if rainy and any(path.stem.startswith("norain") for path in own):
         return _match(rainy, [path for path in own if path.stem.startswith("norain")], root)
     known = ", ".join(f"{a}/+{b}/" for a, b in FOLDERS)
-    raise DataError(
+    raise NoPairsError(
         f"{root}: no pairs found. Known layouts: {known}; norain-N beside rainy/; rain-N and norain-N in one folder; "
         "a list file; layout: halves-rainy-clean or halves-clean-rainy. Or give both folders"
     )

@@ -86,7 +86,13 @@ def list_images(root: str | Path, recursive: bool = False) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"no such folder: {root} (looked from {Path.cwd()})")
     found = root.rglob("*") if recursive else root.iterdir()
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file())
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
 
 
 class FolderSource(FileSource):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .images import decode_image
-from .pairing import Layout, Pairing, find_pairs
+from .pairing import Layout, NoPairsError, Pairing, find_pairs
 from .sources import ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
 
 
@@ -45,8 +45,10 @@ def _holds_single_images(path: Path) -> bool:
         return False
     try:
         find_pairs(path)
-    except DataError:
+    except NoPairsError:
         return True
+    except DataError:
+        pass  # laid out in pairs, of which some are missing: the survey's to tell
     return False
 
 

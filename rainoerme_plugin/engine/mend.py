@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.images import write_whole
 from ..errors import RainOerMeError
-from ..weights import load_weights
 
 
 def mend_basicsr() -> None:
@@ -30,6 +29,8 @@ def mend_basicsr() -> None:
     - Checkpoints load without running code, strictly or with a report; EMA weights fall back on the plain ones.
     """
     from basicsr.models.base_model import BaseModel
+
+    from ..models.distillation_model import DistillationModel
 
     if getattr(BaseModel, "_mended", False):
         return
@@ -45,7 +46,7 @@ def mend_basicsr() -> None:
     BaseModel.get_optimizer = _get_optimizer
     BaseModel.save_network = _save_network
     BaseModel.save_training_state = _save_training_state
-    BaseModel.load_network = _load_network
+    BaseModel.load_network = DistillationModel.load_network
     BaseModel.print_network = _print_network
     BaseModel._mended = True
 
@@ -88,16 +89,6 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
     }
     save_whole(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
-
-
-def _load_network(
-    self: Any, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
-) -> None:
-    from basicsr.utils import get_root_logger
-
-    bare = self.get_bare_model(net)
-    loaded, total = load_weights(bare, load_path, param_key, strict=strict)
-    get_root_logger().info(f"Loaded {loaded} of {total} weights of {type(bare).__name__} from {load_path}.")
 
 
 def _print_network(self: Any, net: nn.Module) -> None:

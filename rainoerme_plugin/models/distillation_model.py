@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -217,4 +216,4 @@ class DistillationModel(SRModel):
 def _score(image: RGB, clean: RGB, options: dict[str, Any]) -> float:
     # BasicSR's metrics take BGR.
     data = {"img": image[..., ::-1], "img2": clean[..., ::-1]}
-    return float(calculate_metric(data, deepcopy(options)))
+    return float(calculate_metric(data, options))

@@ -409,3 +409,16 @@ def test_the_name_never_stands_for_a_part(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "replace", look)
     write_whole(tmp_path / "some.bin", b"all of it")
     assert seen == [(False, b"all of it", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((4, 5), 0.5, np.float32), "floating-point values of unknown range"),
+        (np.full((4, 5), -1, np.int32), "values beyond 16 bits"),
+        (np.full((4, 5), 65536, np.int32), "values beyond 16 bits"),
+    ],
+)
+def test_values_that_no_8_bits_can_stand_for_are_refused(values: np.ndarray, words: str) -> None:
+    with pytest.raises(DataError, match=f"x: .*{words}.*convert it"):
+        decode_image(encoded(Image.fromarray(values), "TIFF"), "x")

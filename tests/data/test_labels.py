@@ -269,3 +269,16 @@ def test_a_label_that_is_no_image_is_refused(rainy: FolderSource, tmp_path: Path
     (tmp_path / "labels" / "2.png").write_text("nothing")
     with pytest.raises(DataError, match=r"labels/2\.png: not an image"):
         check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"), check_sizes(rainy, 1))
+
+
+def test_names_with_dots_find_their_labels_in_folders_and_lmdbs(tmp_path: Path) -> None:
+    for folder in ("rainy", "labels"):
+        (tmp_path / folder).mkdir()
+        for name in ("a.v1", "b.v2"):
+            Image.new("RGB", (8, 6), (len(name), 1, 2)).save(tmp_path / folder / f"{name}.png")
+    rainy, folder = FolderSource(tmp_path / "rainy"), FolderSource(tmp_path / "labels")
+    images = [(name, folder.encoded(index)) for index, name in enumerate(folder.names)]
+    assert list(write_lmdb(tmp_path / "labels.lmdb", images, 1 << 20)) == ["a.v1.png", "b.v2.png"]
+    for place in ("labels", "labels.lmdb"):
+        found = ready_labels(rainy, tmp_path / place)
+        assert [found.encoded(index) for index in range(2)] == [data for _, data in images]

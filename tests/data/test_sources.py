@@ -247,3 +247,9 @@ def test_a_file_that_is_no_image_is_named_when_sizes_are_checked(tmp_path: Path)
     (tmp_path / "broken.png").write_text("nothing")
     with pytest.raises(DataError, match=r"broken\.png: not an image"):
         check_sizes(FolderSource(tmp_path), 8)
+
+
+def test_hidden_folders_are_left_out_too(tmp_path: Path) -> None:
+    write_images(tmp_path / "seen", 1)
+    write_images(tmp_path / ".hidden", 1)
+    assert list(FolderSource(tmp_path, recursive=True).names) == ["seen/1.png"]

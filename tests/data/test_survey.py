@@ -135,3 +135,12 @@ def test_a_real_set_has_nothing_broken(rainoerme_data: Path, part: str, count: i
     found = survey(rainoerme_data / part)
     assert (found.count, found.rule, found.broken) == (count, rule, [])
     assert found.sizes == {(512, 512): count}
+
+
+def test_a_data_set_with_a_clean_image_missing_is_not_taken_for_single_images(tmp_path: Path) -> None:
+    for name in ("rain-1", "rain-2", "norain-1", "norain-2"):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{name}.png")
+    assert survey(tmp_path).rule == "rain-N to norain-N"
+    next(tmp_path.glob("norain-*")).unlink()
+    with pytest.raises(DataError, match="1 of 2 rainy images have no clean version"):
+        survey(tmp_path)
