@@ -20,12 +20,13 @@ def show_rain(rain: Tensor) -> Tensor:
     return (0.5 + rain).clamp(0, 1)
 
 
-def panel(columns: Mapping[str, Tensor], max_rows: int = 4) -> RGB:
+def panel(columns: Mapping[str, Tensor], max_rows: int = 4, min_width: int = 0) -> RGB:
     """Batches of images in columns under their names, a sample a row.
 
     Args:
         columns: By name, (B, 3, H, W) in [0, 1], all of one shape.
         max_rows: Samples shown, from the first.
+        min_width: Images less than half as wide are enlarged, each pixel to a square, as far as fits into it.
 
     Returns:
         One image, (H', W', 3) uint8.
@@ -37,6 +38,8 @@ def panel(columns: Mapping[str, Tensor], max_rows: int = 4) -> RGB:
     if len(shapes) != 1:
         raise ValueError(f"a panel needs columns of one shape, got {sorted(shapes)}")
     count, _, height, width = shapes.pop()
+    zoom = max(1, min_width // width)
+    height, width = height * zoom, width * zoom
     rows = min(count, max_rows)
     canvas = PillowImage.new(
         "RGB", (len(columns) * (width + _GAP) - _GAP, _TITLE + rows * (height + _GAP) - _GAP), "white"
@@ -47,6 +50,6 @@ def panel(columns: Mapping[str, Tensor], max_rows: int = 4) -> RGB:
         left = column * (width + _GAP)
         draw.text((left + 2, 2), name, fill="black", font=font)
         for row in range(rows):
-            image = PillowImage.fromarray(to_image(batch[row]))
+            image = PillowImage.fromarray(to_image(batch[row]).repeat(zoom, axis=0).repeat(zoom, axis=1))
             canvas.paste(image, (left, _TITLE + row * (height + _GAP)))
     return np.asarray(canvas)

@@ -187,7 +187,7 @@ class DistillationModel(SRModel):
         folder = Path(self.opt["path"]["visualization"]) / "panels"
         pictures = {f"{name}/{stem}": panel(images) for stem, images in shown}
         if self.is_train and self._shown is not None:
-            pictures["training"] = panel(self._shown)
+            pictures["training"] = panel(self._shown, min_width=160)
         for title, picture in pictures.items():
             file = folder / (f"{title}_{current_iter}.png" if self.is_train else f"{title}.png")
             write_image(file, picture)

@@ -51,6 +51,15 @@ def test_the_pixels_are_those_of_the_images() -> None:
     assert picture.shape[1] == WIDTH
 
 
+@pytest.mark.parametrize(("min_width", "zoom"), [(119, 1), (120, 2), (179, 2), (180, 3)])
+def test_small_images_are_enlarged_to_fit_a_width(min_width: int, zoom: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    batch = torch.from_numpy(np.moveaxis(image, 2, 0) / 255)[None]
+    picture = panel({"noise": batch}, min_width=min_width)
+    assert picture.shape[1] == zoom * WIDTH
+    assert np.array_equal(picture[-zoom * HEIGHT :], np.kron(image, np.ones((zoom, zoom, 1), np.uint8)))
+
+
 def test_values_outside_the_range_are_clamped() -> None:
     picture = panel({"": torch.cat([flat(0) - 0.5, flat(255) + 0.5])})
     assert (picture[-HEIGHT:] == 255).all()

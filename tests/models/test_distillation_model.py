@@ -388,8 +388,9 @@ def test_panels_show_training_crops_and_test_images(trained: DistillationModel, 
         return np.rint(np.moveaxis(image.clamp(0, 1).numpy(), 0, 2) * 255)
 
     picture = pixels(folder / "training_7.png").astype(int)
-    step = (picture.shape[1] - 24) // 4  # five columns: rainy, soft label, rain layer, clean + rain, derained
-    columns = [picture[-24:, number * step : number * step + 24] for number in range(5)]
+    side = 6 * 24  # small crops are enlarged
+    step = (picture.shape[1] - side) // 4  # five columns: rainy, soft label, rain layer, clean + rain, derained
+    columns = [picture[-side::6, number * step : number * step + side : 6] for number in range(5)]
     assert np.array_equal(columns[0], level(data["rainy"][1]))
     assert np.array_equal(columns[1], level(data["label"][1]))
     assert np.array_equal(columns[3], level(data["clean"][1]))  # still in the warm-up
@@ -419,11 +420,13 @@ def test_the_training_panel_shows_the_rain_that_was_added(trained: DistillationM
         rain = network.rain_layer(data["rainy"])
         refined = network.refine(rain)
     picture = pixels(tmp_path / "visualization" / "panels" / "training_8.png").astype(float)
-    step = (picture.shape[1] - 24) // 4
+    side = 6 * 24  # small crops are enlarged
+    step = (picture.shape[1] - side) // 4
     wanted = {2: 0.5 + refined, 3: data["clean"] + 1.5 * refined, 4: data["rainy"] - rain}
     for column, images in wanted.items():
         level = np.moveaxis(images[1].clamp(0, 1).numpy(), 0, 2) * 255
-        assert np.abs(picture[-24:, column * step : column * step + 24] - level).max() <= 0.51
+        shown = picture[-side:, column * step : column * step + side]
+        assert np.abs(shown - level.repeat(6, axis=0).repeat(6, axis=1)).max() <= 0.51
 
 
 class Board:
