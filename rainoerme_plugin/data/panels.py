@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
 
 from .images import RGB, to_image
 
@@ -18,6 +19,12 @@ _TITLE = 18
 def show_rain(rain: Tensor) -> Tensor:
     """A rain layer (..., 3, H, W) as an image in [0, 1]: no rain is mid grey, added light is brighter."""
     return (0.5 + rain).clamp(0, 1)
+
+
+def shrink(images: Tensor, max_width: int) -> Tensor:
+    """Images (B, C, H, W), if wider than ``max_width`` made smaller by a whole factor; each pixel is a block's mean."""
+    factor = -(-images.shape[-1] // max_width)
+    return functional.avg_pool2d(images, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else images
 
 
 def panel(columns: Mapping[str, Tensor], max_rows: int = 4, min_width: int = 0) -> RGB:

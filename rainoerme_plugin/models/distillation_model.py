@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.images import RGB, to_image, write_image
-from ..data.panels import panel, show_rain
+from ..data.panels import panel, show_rain, shrink
 from ..distillation.collapse import CollapseGuard
 from ..distillation.step import DistillationStep, distillation_step
 from ..options import DistillationTrainOptions, Section, read_section
@@ -25,6 +25,7 @@ from ..weights import load_weights
 from .lr_scheduler import LinearDecayLR
 
 PANEL_ROWS = 4
+PANEL_WIDTH = 1000
 
 
 class DistillationModel(SRModel):
@@ -148,7 +149,7 @@ class DistillationModel(SRModel):
                     if name not in self.input_metrics:
                         rainy_sum[metric] += _score(to_image(self.lq[0]), clean, options)
             if len(shown) < PANEL_ROWS:
-                shown.append((stem, images))
+                shown.append((stem, OrderedDict((key, shrink(batch, PANEL_WIDTH)) for key, batch in images.items())))
         if scored and metrics:
             if name not in self.input_metrics:
                 self.input_metrics[name] = {metric: total / scored for metric, total in rainy_sum.items()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rainoerme_plugin.data.panels import panel, show_rain
+from rainoerme_plugin.data.panels import panel, show_rain, shrink
 
 HEIGHT, WIDTH = 24, 60
 
@@ -103,3 +103,13 @@ def test_a_panel_of_nothing_is_refused() -> None:
 def test_a_rain_layer_is_shown_around_mid_grey() -> None:
     rain = torch.tensor([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.9])
     assert show_rain(rain).tolist() == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_wide_images_shrink_by_whole_factors_to_block_means() -> None:
+    image = torch.arange(2 * 3 * 4 * 7, dtype=torch.float64).reshape(2, 3, 4, 7)
+    assert shrink(image, 7) is image
+    half = shrink(image, 6)
+    assert half.shape == (2, 3, 2, 4)
+    assert half[1, 2, 1, 0] == image[1, 2, 2:4, 0:2].mean()
+    assert half[1, 2, 1, 3] == image[1, 2, 2:4, 6:7].mean()  # the last block is what is left
+    assert shrink(image, 3).shape == (2, 3, 2, 3)
