@@ -79,7 +79,8 @@ def _describe(error: ValidationError, section: type[Section], key: str) -> str:
     elif problem["type"] == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
     else:
-        message = f"{problem['msg'].removeprefix('Input ').replace('valid ', '')}, got {problem['input']!r}"
+        wanted = problem["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
+        message = f"{wanted}, got {problem['input']!r}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}"
 

@@ -23,6 +23,7 @@ from ..errors import OptionError
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options
+from ..weights import load_weights
 from .devices import Launcher, join_processes, pick_device
 from .mend import mend_basicsr
 
@@ -109,6 +110,27 @@ def _seed(seed: int) -> None:
     from basicsr.utils import set_random_seed
 
     set_random_seed(seed % 2**32)
+
+
+def check_checkpoints(opt: Mapping[str, Any]) -> None:
+    """Try the networks' checkpoints on, while an earlier run of this name is still where it was.
+
+    Raises:
+        WeightsError: One cannot be read, or is another network's.
+        OptionError: A network does not take its options.
+    """
+    from basicsr.archs import build_network
+
+    for key in [key for key in opt if key.startswith("network_")]:
+        path, label = opt["path"].get(f"pretrain_{key}"), key.removeprefix("network_")
+        if not path:
+            continue
+        try:
+            network = build_network(opt[key])
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"{key}: {error}") from None
+        strict = opt["path"].get(f"strict_load_{label}", True)
+        load_weights(network, path, opt["path"].get(f"param_key_{label}", "params"), strict=strict)
 
 
 def open_folder(opt: Mapping[str, Any], keep: bool) -> None:

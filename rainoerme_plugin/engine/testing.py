@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from .session import Request, begin, logging_to, open_folder
+from .session import Request, begin, check_checkpoints, logging_to, open_folder
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
     if not loaders:
         raise OptionError(f"{request.option_file}: datasets: names no test set (test..., val...)")
+    check_checkpoints(opt)
     open_folder(opt, keep=False)
     with logging_to(opt, "test") as logger:
         for warning in opt["warnings"]:

@@ -19,7 +19,7 @@ from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
 from ..progress import is_terminal
 from ..weights import read_checkpoint
 from .sampler import StreamSampler
-from .session import Request, begin, logging_to, open_folder
+from .session import Request, begin, check_checkpoints, logging_to, open_folder
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -40,8 +40,9 @@ def train(request: Request) -> dict[str, Any]:
     if state_path is not None:
         state = _read_state(state_path)
         _point_to_networks(opt, state_path, int(state["iter"]))
+    check_checkpoints(opt)
     loaders = _Loaders(opt, int(state["iter"]) if state else 0)
-    # All that can be wrong with the data is known by now, and an older experiment is still where it was.
+    # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=state is not None)
     with logging_to(opt, "train") as logger:
         for warning in opt["warnings"]:

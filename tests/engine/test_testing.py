@@ -14,7 +14,7 @@ from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.engine.session import Request
 from rainoerme_plugin.engine.testing import test as run_test
-from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.errors import OptionError, WeightsError
 
 
 def test_the_released_rain200l_checkpoint_scores_as_measured(
@@ -77,6 +77,20 @@ def test_images_without_ground_truth_are_derained_and_not_scored(scored: tuple[P
     assert score.images == 3
     assert score.rainy == {}
     assert len(list(Path(opt["path"]["visualization"], "real").glob("*.png"))) == 3
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_earlier_results_alone(scored: tuple[Path, Path]) -> None:
+    data, options = scored
+    run_test(Request(options, root=data))
+    with pytest.raises(WeightsError, match=r"net\.pth does not fit RainOerMeNet"):
+        run_test(Request(options, ("network_g.channels=5",), root=data))
+    assert [path.name for path in (data / "results").iterdir()] == ["tiny"]
+
+
+def test_a_network_without_a_checkpoint_is_not_scored(scored: tuple[Path, Path]) -> None:
+    data, options = scored
+    with pytest.raises(OptionError, match=r"path\.pretrain_network_g: is missing"):
+        run_test(Request(options, ("path.pretrain_network_g=~",), root=data))
 
 
 def test_an_option_file_without_a_test_set_is_refused(scored: tuple[Path, Path]) -> None:

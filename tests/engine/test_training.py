@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from tiny import tiny_data, tiny_options, write_images
 
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.data.unpaired import shuffled
 from rainoerme_plugin.engine.session import Request
 from rainoerme_plugin.engine.training import train
@@ -85,6 +86,9 @@ def test_a_bad_start_leaves_the_earlier_experiment_alone(data: Path) -> None:
     train(Request(options, ("train.total_iter=1",), root=data))
     with pytest.raises(DataError, match=r"datasets\.train\.dataroot_clean: no such folder"):
         train(Request(options, ("datasets.train.dataroot_clean=nowhere",), root=data))
+    torch.save({"params": RainOerMeNet(channels=5).state_dict()}, data / "other.pth")
+    with pytest.raises(WeightsError, match=r"other\.pth does not fit RainOerMeNet"):
+        train(Request(options, (f"path.pretrain_network_g={data / 'other.pth'}",), root=data))
     assert [path.name for path in (data / "experiments").iterdir()] == ["tiny"]
 
 
