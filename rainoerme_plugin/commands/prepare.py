@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = parts.add_parser("labels", help="make the soft labels of a folder of rainy images")
     labels.add_argument("rainy", type=Path, metavar="RAINY", help="folder or LMDB of rainy images")
     filter_help = (
-        "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,5])"
+        "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,9])"
     )
     labels.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=filter_help)
     output_help = "folder for the labels, under the images' names (default: the label cache, where training looks)"
@@ -88,7 +88,7 @@ def _labels(arguments: argparse.Namespace) -> int:
     for text in arguments.settings:
         key, equals, value = text.partition("=")
         if not equals:
-            raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,5]")
+            raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
         settings[key] = yaml.safe_load(value)
     coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
     if coarse_filter is None:

@@ -32,9 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = list(opt["val"].get("metrics") or {})
     rows = [["data set", "images", "", *metrics]]
     for score in scores:
-        if score.rainy:
-            rows.append([score.dataset, str(score.images), "rainy", *(f"{score.rainy[m]:.4f}" for m in metrics)])
-        rows.append([score.dataset, str(score.images), "derained", *(f"{score.derained[m]:.4f}" for m in metrics)])
+        for name, figures in (("rainy", score.rainy), ("derained", score.derained)):
+            if figures or name == "derained":
+                cells = [f"{figures[metric]:.4f}" if metric in figures else "-" for metric in metrics]
+                rows.append([score.dataset, str(score.images), name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -82,7 +82,7 @@ class MedianFilter(CoarseFilter):
 class OpeningFilter(CoarseFilter):
     """Morphological opening: removes what is bright and narrower than the window, and keeps wider shapes sharp."""
 
-    window: tuple[int, int] = (1, 5)
+    window: tuple[int, int] = (1, 9)
 
     def __post_init__(self) -> None:
         _check_window(self.window)

@@ -11,7 +11,7 @@ from .session import Request, begin, check_checkpoints, logging_to, open_folder
 
 @dataclass(frozen=True)
 class Score:
-    """One data set's figures; ``rainy`` are those of the input where the model gives them."""
+    """One data set's figures, none without ground truth; ``rainy`` is the input's, where the model gives them."""
 
     dataset: str
     images: int
@@ -54,8 +54,8 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         for _, loader in loaders:
             name = loader.dataset.opt["name"]
             logger.info(f"Testing {name}, {len(loader.dataset)} images, on {opt['device']}")
-            model.metric_results = dict.fromkeys((opt["val"].get("metrics") or {}), 0)
+            vars(model).pop("metric_results", None)  # of the data set before
             model.validation(loader, opt["name"], None, bool(opt["val"]["save_img"]))
             rainy = getattr(model, "input_metrics", {}).get(name, {})
-            scores.append(Score(name, len(loader.dataset), dict(model.metric_results), rainy))
+            scores.append(Score(name, len(loader.dataset), dict(getattr(model, "metric_results", {})), rainy))
     return scores, opt

@@ -87,9 +87,9 @@ def test_the_opening_is_the_minimum_and_then_the_maximum_of_a_double_loop(window
     np.testing.assert_array_equal(OpeningFilter(window)(image), oracle)
 
 
-def test_the_opening_without_arguments_has_a_window_of_five_in_a_row() -> None:
+def test_the_opening_without_arguments_has_a_window_of_nine_in_a_row() -> None:
     image = picture(seed=4)
-    oracle = windowed(windowed(image, (1, 5), np.min), (1, 5), np.max)
+    oracle = windowed(windowed(image, (1, 9), np.min), (1, 9), np.max)
     np.testing.assert_array_equal(OpeningFilter()(image), oracle)
 
 

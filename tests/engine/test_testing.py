@@ -62,7 +62,9 @@ def test_the_table_and_the_images_agree_with_an_independent_psnr(
     assert float(rows[2][3]) == pytest.approx(psnr(saved), abs=1e-3)
 
 
-def test_images_without_ground_truth_are_derained_and_not_scored(scored: tuple[Path, Path]) -> None:
+def test_images_without_ground_truth_are_derained_and_not_scored(
+    scored: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     data, _ = scored
     options = tiny_options(
         data,
@@ -73,9 +75,11 @@ def test_images_without_ground_truth_are_derained_and_not_scored(scored: tuple[P
         path__pretrain_network_g=str(data / "net.pth"),
         val__save_img=True,
     )
+    assert main(["test", "-opt", str(options), "--root", str(data)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["real", "3", "derained", "-", "-"]
     (score,), opt = run_test(Request(options, root=data))
     assert score.images == 3
-    assert score.rainy == {}
+    assert score.rainy == score.derained == {}
     assert len(list(Path(opt["path"]["visualization"], "real").glob("*.png"))) == 3
 
 
