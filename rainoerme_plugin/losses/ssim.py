@@ -1,6 +1,6 @@
 """Structural similarity as the paper's losses use it (Wang et al., IEEE TIP 13, 2004, and its PyTorch port).
 
-How this differs from the SSIM of the metrics room, and of most evaluation scripts: images are RGB in [0, 1], the
+How this differs from the SSIM that BasicSR and most evaluation scripts report: images are RGB in [0, 1], the
 Gaussian window reaches over the border with zeros (no valid region is cut out), and every pixel and channel counts
 the same. It is a loss to train with; report the figures of a named protocol instead.
 """
