@@ -79,7 +79,7 @@ def make_demo(root: Path, seed: int = 0) -> Iterator[Path]:
             random = np.random.default_rng([seed, len(RAINY) + number, rendering])
             file = f"{Path(name).stem}_{rendering + 1}.png"
             yield _write(root / "test" / "rain" / file, render_rain, photograph, random)
-            yield _write(root / "test" / "norain" / file, _photograph, name)
+            yield _write(root / "test" / "norain" / file, photograph.copy)
 
 
 def demo_size() -> int:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
 from .images import Header, decode_image, encode_png, write_whole
+from .lmdb_store import key_of
 from .sources import FileSource, ImageSource, LmdbSource, Picked, Track, in_threads, open_source, untracked
 
 
@@ -68,9 +69,9 @@ def ready_labels(rainy: ImageSource, root: str | Path) -> Picked:
         DataError: One is missing.
     """
     source = open_source(root)
-    # An LMDB's keys are names up to their first dot; files may have dots before their suffix.
+    # Files may have dots before their suffix; an LMDB's keys have not.
     keyed = any(isinstance(images, LmdbSource) for images in (rainy, source))
-    stem = _key if keyed else _stem
+    stem = key_of if keyed else _stem
     numbers = {stem(name): index for index, name in enumerate(source.names)}
     missing = [name for name in rainy.names if stem(name) not in numbers]
     if missing:
@@ -97,7 +98,3 @@ def check_label_sizes(rainy: ImageSource, labels: ImageSource, sizes: Sequence[H
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
-
-
-def _key(name: str) -> str:
-    return name.partition(".")[0]

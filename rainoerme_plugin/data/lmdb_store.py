@@ -22,6 +22,11 @@ _environments: dict[str, lmdb.Environment] = {}
 _opening = threading.Lock()
 
 
+def key_of(name: str) -> str:
+    """The key of an image of this file name: the name up to its first dot."""
+    return name.partition(".")[0]
+
+
 def _close_all() -> None:
     while _environments:
         _environments.popitem()[1].close()
@@ -72,7 +77,7 @@ class LmdbReader:
             lines = (self.root / META).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.root}: its {META} cannot be read ({error}); make the LMDB again") from None
-        self.keys = [line.partition(".")[0] for line in lines if line.strip()]
+        self.keys = [key_of(line) for line in lines if line.strip()]
         if not self.keys:
             raise DataError(f"{self.root}: {META} lists no images; make the LMDB again")
         entries = int(_environment(self.root).stat()["entries"])
@@ -124,7 +129,7 @@ def write_lmdb(
     transaction = environment.begin(write=True)
     try:
         for count, (name, data) in enumerate(images, 1):
-            key = name.partition(".")[0]
+            key = key_of(name)
             if key in meta:
                 raise DataError(f"{name} and {meta[key].rpartition(' (')[0]} have one key, '{key}'; rename one of them")
             height, width, channels = decode_image(data, name).shape

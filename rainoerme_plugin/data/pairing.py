@@ -133,10 +133,27 @@ def match_folders(rainy: str | Path, clean: str | Path) -> Pairing:
     Raises:
         DataError: A folder is missing or empty, or no rule fits every rainy image.
     """
-    rainy, clean = Path(rainy).expanduser(), Path(clean).expanduser()
-    if not list_images(rainy) and (rainy / "X2").is_dir():
-        rainy = rainy / "X2"  # the original Rain200 keeps its rainy images one level down
-    return _match(FolderSource(rainy).paths, FolderSource(clean).paths, rainy)
+    return match_images(rainy_images(rainy), FolderSource(clean))
+
+
+def rainy_images(root: str | Path) -> FolderSource:
+    """The rainy images of a data set; the original Rain200 keeps them one level down.
+
+    Raises:
+        DataError: The folder is missing or empty.
+    """
+    root = Path(root).expanduser()
+    inner = root / "X2"
+    return FolderSource(inner if inner.is_dir() and not list_images(root) else root)
+
+
+def match_images(rainy: FolderSource, clean: FolderSource) -> Pairing:
+    """The pairs of rainy and clean images, by the first of `RULES` that fits every rainy image.
+
+    Raises:
+        DataError: No rule fits every rainy image.
+    """
+    return _match(rainy.paths, clean.paths, rainy.root)
 
 
 def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path) -> Pairing:

@@ -35,21 +35,15 @@ def survey(where: str | Path, layout: Layout = "auto", track: Track[object] = un
         DataError: There is nothing there.
     """
     path = Path(where).expanduser()
-    if layout == "auto" and (is_lmdb(path) or (path.is_dir() and _holds_single_images(path))):
+    if layout == "auto" and is_lmdb(path):
         return _survey_images(str(where), open_source(path), track)
-    return _survey_pairs(str(where), find_pairs(path, layout), track)
-
-
-def _holds_single_images(path: Path) -> bool:
-    if not list_images(path):
-        return False
     try:
-        find_pairs(path)
+        pairing = find_pairs(path, layout)
     except NoPairsError:
-        return True
-    except DataError:
-        pass  # laid out in pairs, of which some are missing: the survey's to tell
-    return False
+        if not list_images(path):
+            raise
+        return _survey_images(str(where), open_source(path), track)
+    return _survey_pairs(str(where), pairing, track)
 
 
 def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Survey:

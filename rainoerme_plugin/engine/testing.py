@@ -33,6 +33,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
     if "network_g" in opt and not opt["path"].get("pretrain_network_g"):
         raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
+    check_checkpoints(opt)
     from basicsr.data import build_dataloader, build_dataset
     from basicsr.models import build_model
 
@@ -44,7 +45,6 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
     if not loaders:
         raise OptionError(f"{request.option_file}: datasets: names no test set (test..., val...)")
-    check_checkpoints(opt)
     open_folder(opt, keep=False)
     with logging_to(opt, "test") as logger:
         for warning in opt["warnings"]:

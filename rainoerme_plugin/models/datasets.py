@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from ..data.labels import filtered_labels, ready_labels
 from ..data.paired import PairedRain, SingleRain
-from ..data.pairing import Pairing, find_pairs, match_folders
-from ..data.sources import ImageSource, MemorySource, Picked, list_images, open_source
+from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
+from ..data.sources import FolderSource, ImageSource, MemorySource, Picked, open_source
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError
 from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
@@ -71,10 +71,12 @@ class PairedRainDataset(PairedRain):
             with _named(opt, "dataroot"):
                 pairing = find_pairs(options.dataroot, options.layout)
         elif options.dataroot_lq and options.dataroot_gt and not options.dataroot:
-            for key in ("dataroot_lq", "dataroot_gt"):
-                with _named(opt, key):
-                    list_images(getattr(options, key))
-            pairing = match_folders(options.dataroot_lq, options.dataroot_gt)
+            with _named(opt, "dataroot_lq"):
+                rainy = rainy_images(options.dataroot_lq)
+            with _named(opt, "dataroot_gt"):
+                clean = FolderSource(options.dataroot_gt)
+            with _named(opt, "dataroot_lq"):
+                pairing = match_images(rainy, clean)
         else:
             raise OptionError(f"{_section(opt)}: needs either dataroot, or dataroot_lq and dataroot_gt")
         super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit]))

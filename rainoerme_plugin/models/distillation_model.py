@@ -134,21 +134,21 @@ class DistillationModel(SRModel):
         for data in tqdm(dataloader, desc=f"Derain {name}", unit="image", disable=disable, leave=False):
             self.feed_data(data)
             self.test()
-            images = OrderedDict({"rainy": self.lq, "rain layer": show_rain(self.lq - self.output)})
-            images["derained"] = self.output
             stem = Path(data["lq_path"][0]).stem
             derained = to_image(self.output[0])
             if save_img:
                 self._save_image(derained, name, stem, current_iter)
             if "gt" in data:
-                images["clean"] = self.gt
-                clean = to_image(self.gt[0])
+                rainy, clean = to_image(self.lq[0]), to_image(self.gt[0])
                 scored += 1
                 for metric, options in metrics.items():
                     derained_sum[metric] += _score(derained, clean, options)
                     if name not in self.input_metrics:
-                        rainy_sum[metric] += _score(to_image(self.lq[0]), clean, options)
+                        rainy_sum[metric] += _score(rainy, clean, options)
             if len(shown) < PANEL_ROWS:
+                images = {"rainy": self.lq, "rain layer": show_rain(self.lq - self.output), "derained": self.output}
+                if "gt" in data:
+                    images["clean"] = self.gt
                 shown.append((stem, OrderedDict((key, shrink(batch, PANEL_WIDTH)) for key, batch in images.items())))
         if scored and metrics:
             if name not in self.input_metrics:
