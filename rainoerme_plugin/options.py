@@ -213,6 +213,13 @@ class GuardOptions(Section):
     hard_loss: Annotated[Number, Field(gt=0)] = 1e-3
 
 
+class BackboneOptions(Section):
+    """``train.backbone``: how the backbone of a ``DistillationNet`` is trained."""
+
+    lr_factor: Annotated[Number, Field(ge=0)] = 1.0
+    freeze_iter: Count = 0
+
+
 class DistillationTrainOptions(Section):
     """``train`` of a ``DistillationModel``; what has a type of its own is checked where that type is known."""
 
@@ -223,4 +230,5 @@ class DistillationTrainOptions(Section):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     distillation: DistillationOptions = DistillationOptions()
     loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
+    backbone: BackboneOptions | None = None
     collapse_guard: GuardOptions = GuardOptions()

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .archs.catalogue import CATALOGUE
 from .errors import RainOerMeError
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class: the kind names BasicSR's registry, the target is ``module:class``."""
+    """One registered class: the kind names BasicSR's registry, the target is ``module:name``."""
 
     kind: str
     name: str
     target: str
+    about: str = ""
 
-    def load(self) -> type:
-        """Import the class."""
+    def load(self) -> Callable[..., Any]:
+        """Import the class, or the function that makes one's objects."""
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+        return getattr(importlib.import_module(module), attribute)
 
     @property
     def summary(self) -> str:
-        """The first line of the class's documentation."""
-        return (inspect.getdoc(self.load()) or "").partition("\n")[0]
+        """What it is, in a line: as given, or the first of its documentation."""
+        return self.about or (inspect.getdoc(self.load()) or "").partition("\n")[0]
 
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("arch", "RainOerMeNet", "archs.rainoerme:RainOerMeNet"),
-    Entry("dataset", "UnpairedRainDataset", "models.datasets:UnpairedRainDataset"),
-    Entry("dataset", "PairedRainDataset", "models.datasets:PairedRainDataset"),
-    Entry("dataset", "SingleRainDataset", "models.datasets:SingleRainDataset"),
-    Entry("loss", "SSIMLoss", "losses.ssim:SSIMLoss"),
-    Entry("model", "DistillationModel", "models.distillation_model:DistillationModel"),
+    # Single networks have a card each in the catalogue; those of packages that are not installed are left out.
+    *(Entry("arch", card.name, card.target, card.paper) for card in CATALOGUE if card.registered),
+    Entry("arch", "PretrainedNet", f"{__package__}.models.networks:PretrainedNet"),
+    Entry("arch", "DistillationNet", f"{__package__}.models.networks:DistillationNet"),
+    Entry("arch", "ResultImages", f"{__package__}.archs.result_images:ResultImages"),
+    Entry("dataset", "UnpairedRainDataset", f"{__package__}.models.datasets:UnpairedRainDataset"),
+    Entry("dataset", "PairedRainDataset", f"{__package__}.models.datasets:PairedRainDataset"),
+    Entry("dataset", "SingleRainDataset", f"{__package__}.models.datasets:SingleRainDataset"),
+    Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss"),
+    Entry("metric", "derain_psnr", f"{__package__}.models.metrics:derain_psnr"),
+    Entry("metric", "derain_ssim", f"{__package__}.models.metrics:derain_ssim"),
+    Entry("model", "DistillationModel", f"{__package__}.models.distillation_model:DistillationModel"),
 )
 
 
@@ -66,7 +75,7 @@ def register(entries: tuple[Entry, ...] = ENTRIES) -> None:
         RainOerMeError: A name belongs to another class already.
     """
     tables = registries()
-    new: list[tuple[Any, str, type]] = []
+    new: list[tuple[Any, str, Callable[..., Any]]] = []
     for entry in entries:
         table, target = tables[entry.kind], entry.load()
         if entry.name not in table:

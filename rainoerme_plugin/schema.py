@@ -14,10 +14,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, Field, create_model
 
+from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
 from .errors import OptionError, nearest
 from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
 
@@ -207,6 +209,9 @@ def _class(table: Any, name: Any, key: str, what: str) -> Any:
     classes = dict(iter(table))
     found = classes.get(name) or classes.get(f"{name}_basicsr")
     if found is None:
+        for card in CATALOGUE if what == "network" else ():
+            if card.name == name and not card.installed:
+                raise OptionError(f"{key}: {name} comes with {card.package} ({card.licence}); {INSTALL_EXTRA}")
         names = [word.removesuffix("_basicsr") for word in classes]
         raise OptionError(f"{key}: no {what} is called '{name}'{nearest(str(name), names)} ('basicsr list' shows all)")
     return found
@@ -218,6 +223,8 @@ def _typed(table: Any, options: Any, key: str, what: str) -> None:
         raise OptionError(f"{key}: expected keys and values, got {options!r}")
     found = _class(table, options.get("type"), f"{key}.type", what)
     _check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
+    if isinstance(options.get("backbone"), Mapping):
+        _typed(table, options["backbone"], f"{key}.backbone", what)
 
 
 def _check_call(
@@ -259,6 +266,11 @@ def _section_for(target: Any, fields: dict[str, Any]) -> type[Section]:
 
 
 def _type_of(hint: Any, default: Any) -> Any:
+    parts = get_args(hint)
+    if get_origin(hint) in (Union, UnionType) and NoneType in parts and len(parts) == 2:
+        return _type_of(next(part for part in parts if part is not NoneType), None) | None
+    if get_origin(hint) in (Literal, dict):
+        return hint
     if hint is int:
         return Whole
     if hint is float:

@@ -15,4 +15,4 @@ if [ "$status" != 0 ] && [ "$status" != 124 ]; then # 124: time was up, and the 
     exit "$status"
 fi
 network=$(ls -t experiments/rain100l_unpaired/models/net_g_*.pth | head -n 1)
-"$python" -m rainoerme_plugin test -opt options/test_rain100l.yml --device cuda path.pretrain_network_g="$network"
+"$python" -m rainoerme_plugin test -opt options/test_rain100l.yml --device cuda network_g.file="$network"

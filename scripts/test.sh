@@ -3,13 +3,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/environment.sh demo dev
+bash scripts/environment.sh demo dev extra_arches
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .
 mypy
 pure=()
-for room in archs data distillation losses; do
+for room in archs data distillation losses metrics; do
     pure+=("--cov=rainoerme_plugin.$room")
 done
 python -m pytest "${pure[@]}" --cov-report=term:skip-covered --cov-fail-under=90 "$@"

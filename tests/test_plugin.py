@@ -26,8 +26,8 @@ def test_every_entry_is_registered_and_again_changes_nothing() -> None:
 def test_a_name_that_is_taken_registers_nothing() -> None:
     register()
     before = names()
-    fresh = Entry("arch", "Fresh", "archs.rainoerme:RainOerMeNet")
-    taken = Entry("arch", "EDSR", "archs.rainoerme:RainOerMeNet")
+    fresh = Entry("arch", "Fresh", "rainoerme_plugin.archs.rainoerme:RainOerMeNet")
+    taken = Entry("arch", "EDSR", "rainoerme_plugin.archs.rainoerme:RainOerMeNet")
     with pytest.raises(RainOerMeError, match=r"another 'EDSR' already, from basicsr\.archs\.edsr_arch"):
         register((fresh, taken))
     assert names() == before

@@ -34,7 +34,7 @@ def imported(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
     return names, set(modules)
 
 
-@pytest.mark.parametrize("room", ["archs", "data", "distillation", "losses"])
+@pytest.mark.parametrize("room", ["archs", "data", "distillation", "losses", "metrics"])
 def test_a_room_of_the_method_knows_no_framework(room: str) -> None:
     names, modules = imported(f"rainoerme_plugin.{room}", whole=True)
     files = {path.stem for path in (PACKAGE / room).rglob("*.py")} - {"__init__"}

@@ -52,6 +52,19 @@ class Aggregation(nn.Module):
         return self.merge(torch.cat([first, self.conv2(first)], dim=1))
 
 
+def detail_block(layers: int) -> nn.Sequential:
+    """The detail enhancement block: a rain layer (B, 3, H, W) to its refined version.
+
+    Raises:
+        ValueError: ``layers`` is neither 3 nor 2, the paper's variants.
+    """
+    if layers not in (2, 3):
+        raise ValueError(f"detail_layers must be 3 (Rain200L, Rain1400) or 2 (DID), got {layers}")
+    if layers == 3:
+        return nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 16), _conv(16, 3))
+    return nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 3))
+
+
 class RainOerMeNet(nn.Module):
     """The paper's residual derainer with its detail enhancement block.
 
@@ -71,8 +84,6 @@ class RainOerMeNet(nn.Module):
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        if detail_layers not in (2, 3):
-            raise ValueError(f"detail_layers must be 3 (Rain200L, Rain1400) or 2 (DID), got {detail_layers}")
         self.inc = _conv_relu(3, channels)
         self.block1 = Aggregation(channels)
         self.block2 = Aggregation(channels)
@@ -80,11 +91,8 @@ class RainOerMeNet(nn.Module):
         self.merge11 = _conv_relu(2 * channels, channels)
         self.merge12 = _conv_relu(2 * channels, channels)
         self.outc = nn.Sequential(_conv(channels, 3), nn.Tanh())
-        if detail_layers == 3:
-            self.out2 = nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 16), _conv(16, 3))
-        else:
-            self.out2 = nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 3))
-        self.apply(_initialise)
+        self.out2 = detail_block(detail_layers)
+        self.apply(initialise)
 
     def rain_layer(self, rainy: Tensor) -> Tensor:
         """The rain layer of ``rainy`` (B, 3, H, W) in [0, 1]: same shape, within (-1, 1)."""
@@ -108,7 +116,8 @@ class RainOerMeNet(nn.Module):
         return RainLayers(rain, self.refine(rain)) if layers else rainy - rain
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Let a convolution start as the authors' do: weights N(0, 0.02), bias 0. For `nn.Module.apply`."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,27 +1,78 @@
-"""Show what is registered, a line each: the plugin's classes, and BasicSR's with --all."""
+"""Show what is registered, a line each; 'basicsr list archs' shows what is known of every network."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 
+KINDS = ("archs", "datasets", "losses", "metrics", "models")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        choices=KINDS,
+        help="only these; of archs, also licence, source, what they take, and published files",
+    )
     parser.add_argument("--all", action="store_true", help="also BasicSR's own classes")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.kind == "archs":
+        _show_networks()
+    _show_registered(arguments.kind, arguments.all)
+    return 0
+
+
+def _show_registered(kind: str | None, stock: bool) -> None:
+    from ..archs.catalogue import CATALOGUE
     from ..plugin import ENTRIES, register, registries
 
     register()
-    own = {(entry.kind, entry.name) for entry in ENTRIES}
+    own = {(entry.kind, entry.name): entry for entry in ENTRIES}
+    shown = {("arch", card.name) for card in CATALOGUE} if kind == "archs" else set()
+    singular = {"losses": "loss"}.get(kind or "", (kind or "").removesuffix("s"))
     rows = []
-    for kind, table in registries().items():
+    for found_kind, table in registries().items():
+        if kind is not None and found_kind != singular:
+            continue
         for name, found in sorted(table):
-            if arguments.all or (kind, name) in own:
-                origin = "" if (kind, name) in own else "BasicSR: "
-                rows.append((kind, name, origin + (inspect.getdoc(found) or "").partition("\n")[0]))
-    width = max(len(name) for _, name, _ in rows)
-    for kind, name, summary in rows:
-        print(f"{kind:8} {name:{width}}  {summary}".rstrip())
-    return 0
+            entry = own.get((found_kind, name))
+            if (found_kind, name) in shown or (entry is None and not stock):
+                continue
+            stock_summary = "BasicSR: " + (inspect.getdoc(found) or "").partition("\n")[0]
+            rows.append((found_kind, name, stock_summary if entry is None else entry.summary))
+    width = max((len(name) for _, name, _ in rows), default=0)
+    for found_kind, name, summary in rows:
+        print(f"{found_kind:8} {name:{width}}  {summary}".rstrip())
+
+
+def _show_networks() -> None:
+    from ..archs.catalogue import CATALOGUE, INSTALL_EXTRA, OWN
+
+    for card in CATALOGUE:
+        origin = {OWN: "this package", "basicsr": "BasicSR"}.get(card.package, card.package)
+        if not card.installed:
+            origin += f", not installed: {INSTALL_EXTRA}"
+        if card.from_file_only:
+            origin += "; only from a file, with type: PretrainedNet"
+        size = "any size" if card.multiple == 1 else f"sizes padded to multiples of {_multiple(card.multiple)}"
+        size += ", square" if card.square else ""
+        size += f", at least {card.minimum}" if card.minimum > 1 else ""
+        lines = [
+            ("paper", card.paper),
+            ("source", card.source),
+            ("licence", card.licence),
+            ("code", origin),
+            ("input", f"{card.takes}, {size}" + ("; sees the whole image at once" * card.whole_image)),
+        ]
+        lines += [("weights", f"{published.file}: {published.trained_on}") for published in card.published]
+        print(card.name)
+        for title, text in lines:
+            print(f"    {title:8} {text}")
+        print()
+
+
+def _multiple(multiple: int | str) -> str:
+    return str(multiple) if isinstance(multiple, int) else f"its {multiple.rpartition('.')[2]}"

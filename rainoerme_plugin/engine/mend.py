@@ -5,8 +5,6 @@ Applied by the plugin's own commands only: a model that runs under BasicSR's own
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.images import write_whole
-from ..errors import RainOerMeError
+from ..weights import save_checkpoint
 
 
 def mend_basicsr() -> None:
@@ -44,7 +41,7 @@ def mend_basicsr() -> None:
     BaseModel.__init__ = init
     BaseModel.model_to_device = _model_to_device
     BaseModel.get_optimizer = _get_optimizer
-    BaseModel.save_network = _save_network
+    BaseModel.save_network = DistillationModel.save_network
     BaseModel.save_training_state = _save_training_state
     BaseModel.load_network = DistillationModel.load_network
     BaseModel.print_network = _print_network
@@ -64,21 +61,6 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
     return getattr(torch.optim, optim_type)(params, lr=lr, **kwargs)
 
 
-def _save_network(
-    self: Any, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params"
-) -> None:
-    if self.opt["rank"] != 0:
-        return
-    networks = net if isinstance(net, list) else [net]
-    keys = param_key if isinstance(param_key, list) else [param_key]
-    saved = {
-        key: {name: value.cpu() for name, value in self.get_bare_model(network).state_dict().items()}
-        for key, network in zip(keys, networks, strict=True)
-    }
-    name = "latest" if current_iter == -1 else current_iter
-    save_whole(saved, Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth")
-
-
 def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     if current_iter == -1 or self.opt["rank"] != 0:
         return
@@ -88,7 +70,7 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
         "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
     }
-    save_whole(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+    save_checkpoint(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
 
 
 def _print_network(self: Any, net: nn.Module) -> None:
@@ -98,19 +80,3 @@ def _print_network(self: Any, net: nn.Module) -> None:
     parameters = sum(parameter.numel() for parameter in bare.parameters())
     get_root_logger().info(f"Network {type(bare).__name__}, {parameters:,} parameters")
     get_root_logger().info(str(bare), extra={"only_file": True})
-
-
-def save_whole(value: Any, path: Path) -> None:
-    """``torch.save`` that leaves the old file or the new one, never a part.
-
-    Raises:
-        RainOerMeError: The file cannot be written.
-    """
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    try:
-        write_whole(path, buffer.getvalue())
-    except OSError as error:
-        raise RainOerMeError(
-            f"cannot save {path}: {os.strerror(error.errno or 0)}; mend that and run again with --auto_resume"
-        ) from None

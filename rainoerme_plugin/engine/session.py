@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,24 +114,35 @@ def _seed(seed: int) -> None:
 
 
 def check_checkpoints(opt: Mapping[str, Any]) -> None:
-    """Try the networks' checkpoints on, while an earlier run of this name is still where it was.
+    """Make the networks and try their checkpoints on, while an earlier run of this name is still where it was.
 
     Raises:
         WeightsError: One cannot be read, or is another network's.
-        OptionError: A network does not take its options.
+        OptionError: A network does not take its options, or the model not the network.
     """
     from basicsr.archs import build_network
+    from basicsr.utils.registry import MODEL_REGISTRY
 
+    model = MODEL_REGISTRY.get(opt["model_type"])
     for key in [key for key in opt if key.startswith("network_")]:
         path, label = opt["path"].get(f"pretrain_{key}"), key.removeprefix("network_")
-        if not path:
-            continue
         try:
             network = build_network(opt[key])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError) as error:
             raise OptionError(f"{key}: {error}") from None
+        if opt["is_train"] and hasattr(model, "check_network"):
+            model.check_network(network, opt)
+        if not path:
+            continue
         strict = opt["path"].get(f"strict_load_{label}", True)
         load_weights(network, path, opt["path"].get(f"param_key_{label}", "params"), strict=strict)
+
+
+def brings_weights(network: Mapping[str, Any]) -> bool:
+    """Whether a network's options name the file or folder that makes it what it is."""
+    backbone = network.get("backbone")
+    own = network.get("type") in ("PretrainedNet", "ResultImages") or bool(network.get("pretrained"))
+    return own or (isinstance(backbone, Mapping) and brings_weights(backbone))
 
 
 def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
@@ -141,7 +153,9 @@ def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
         return
     folder = Path(opt["path"]["log"])
     if folder.exists() and not keep:
-        aside = folder.with_name(f"{folder.name}_archived_{get_time_str()}")
+        stem = f"{folder.name}_archived_{get_time_str()}"
+        names = (folder.with_name(stem + (f"_{number}" if number else "")) for number in count())
+        aside = next(name for name in names if not name.exists())
         folder.rename(aside)
         print(f"An earlier {folder.name} was set aside as {aside}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from .session import Request, begin, check_checkpoints, logging_to, open_folder
+from .session import Request, begin, brings_weights, check_checkpoints, logging_to, open_folder
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
     opt = begin(request, training=False)
     if opt.get("val") is None:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
-    if "network_g" in opt and not opt["path"].get("pretrain_network_g"):
+    if "network_g" in opt and not opt["path"].get("pretrain_network_g") and not brings_weights(opt["network_g"]):
         raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
     check_checkpoints(opt)
     from basicsr.data import build_dataloader, build_dataset

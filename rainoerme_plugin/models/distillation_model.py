@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
+from collections.abc import Mapping
+from copy import deepcopy
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
@@ -15,13 +18,18 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..archs.adapt import derain
+from ..archs.catalogue import needs_of
+from ..archs.distillation_net import DistillationNet
+from ..archs.result_images import ResultImages
 from ..data.images import RGB, to_image, write_image
 from ..data.panels import panel, show_rain, shrink
 from ..distillation.collapse import CollapseGuard
 from ..distillation.step import DistillationStep, distillation_step
-from ..options import DistillationTrainOptions, Section, read_section
+from ..errors import OptionError
+from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
 from ..progress import is_terminal
-from ..weights import load_weights
+from ..weights import checkpoint_of, load_weights, save_checkpoint
 from .lr_scheduler import LinearDecayLR
 
 PANEL_ROWS = 4
@@ -42,7 +50,8 @@ class DistillationModel(SRModel):
     # --- training ---
 
     def init_training_settings(self) -> None:
-        options = read_section(DistillationTrainOptions, self.opt["train"], "train")
+        options = self._train_options(self.opt)
+        self.check_network(self.get_bare_model(self.net_g), self.opt)
         self.net_g.train()
         self.schedule = options.distillation.build()
         guard = options.collapse_guard
@@ -50,16 +59,58 @@ class DistillationModel(SRModel):
         self.criterion = build_loss(options.loss_opt).to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
-            self.net_g_ema = build_network(self.opt["network_g"]).to(self.device)
-            self._channels_last(self.net_g_ema)
+            self.net_g_ema = deepcopy(self.get_bare_model(self.net_g))
             path = self.opt["path"].get("pretrain_network_g")
-            if path is None:
-                self.model_ema(0)
-            else:
+            if path is not None:
                 self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
             self.net_g_ema.eval()
         self.setup_optimizers()
         self.setup_schedulers()
+
+    @staticmethod
+    def _train_options(opt: Mapping[str, Any]) -> DistillationTrainOptions:
+        return read_section(DistillationTrainOptions, opt["train"], "train")
+
+    @classmethod
+    def check_network(cls, network: nn.Module, opt: Mapping[str, Any]) -> None:
+        """See whether ``network`` can be trained with these options.
+
+        Raises:
+            OptionError: It gives no rain layers, or has no backbone to treat as ``train.backbone`` says.
+        """
+        if "layers" not in inspect.signature(network.forward).parameters:
+            kind = opt["network_g"]["type"]
+            raise OptionError(
+                f"network_g: {kind} has no detail enhancement block; to train it, write "
+                f"{{type: DistillationNet, backbone: {{type: {kind}, ...}}}}"
+            )
+        cls._backbone(network, opt)
+
+    @classmethod
+    def _backbone(cls, network: nn.Module, opt: Mapping[str, Any]) -> tuple[nn.Module, BackboneOptions] | None:
+        """The network's backbone and how to train it, if the options say that."""
+        options = cls._train_options(opt).backbone
+        if options is None:
+            return None
+        if not isinstance(network, DistillationNet):
+            raise OptionError("train.backbone: only a DistillationNet has one; network_g is none")
+        return network.backbone, options
+
+    def setup_optimizers(self) -> None:
+        settings = {key: value for key, value in self.opt["train"]["optim_g"].items() if key != "type"}
+        network = self.get_bare_model(self.net_g)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": trained}]
+        self._frozen: tuple[nn.Module, float] | None = None
+        if found := self._backbone(network, self.opt):
+            backbone, options = found
+            self._frozen = backbone, inf if options.lr_factor == 0 else options.freeze_iter
+            theirs = {id(parameter) for parameter in backbone.parameters()}
+            split = ([p for p in trained if id(p) not in theirs], [p for p in trained if id(p) in theirs])
+            rates = (settings["lr"], settings["lr"] * options.lr_factor)
+            groups = [{"params": part, "lr": rate} for part, rate in zip(split, rates, strict=True) if part]
+        self.optimizer_g = self.get_optimizer(self.opt["train"]["optim_g"]["type"], groups, **settings)
+        self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
         scheduler = self.opt["train"]["scheduler"]
@@ -79,10 +130,16 @@ class DistillationModel(SRModel):
         )
 
     def optimize_parameters(self, current_iter: int) -> None:
+        frozen = self._frozen is not None and current_iter <= self._frozen[1]
+        if self._frozen is not None:
+            self._frozen[0].train(not frozen)
         weights = self.schedule.at(current_iter, seed=int(self.opt.get("manual_seed") or 0))
         step = distillation_step(self.net_g, self.rainy, self.label, self.clean, weights, self.criterion)
         self.optimizer_g.zero_grad(set_to_none=True)
         step.loss.backward()
+        if self._frozen is not None and frozen:
+            # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
+            self._frozen[0].zero_grad(set_to_none=True)
         self.optimizer_g.step()
         if self.ema_decay > 0:
             # A short memory at first, or the mean would be full of the untrained network.
@@ -116,7 +173,11 @@ class DistillationModel(SRModel):
         network: nn.Module = getattr(self, "net_g_ema", self.net_g)
         training = network.training
         network.eval()
-        self.output = network(self.lq)
+        bare = self.get_bare_model(network)
+        if isinstance(bare, ResultImages):
+            self.output = bare(self.lq, self.names)
+        else:
+            self.output = derain(bare, self.lq, needs_of(bare))
         network.train(training)
 
     def nondist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
@@ -133,6 +194,7 @@ class DistillationModel(SRModel):
         disable = not (is_terminal() and self.opt["val"].get("pbar", True))
         for data in tqdm(dataloader, desc=f"Derain {name}", unit="image", disable=disable, leave=False):
             self.feed_data(data)
+            self.names = data["lq_path"]
             self.test()
             stem = Path(data["lq_path"][0]).stem
             derained = to_image(self.output[0])
@@ -198,20 +260,44 @@ class DistillationModel(SRModel):
     # --- what BasicSR does less well ---
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        self._channels_last(net)  # a fifth to a third faster on CPU, and what tensor cores want
+        # A fifth to a third faster on CPU, and what tensor cores want.
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.is_train and (found := self._backbone(net, self.opt)):
+            backbone, options = found
+            if options.lr_factor == 0:
+                backbone.requires_grad_(False)
         return super().model_to_device(net)
 
-    @staticmethod
-    def _channels_last(network: nn.Module) -> None:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the running mean of the weights on; what is not trained (a frozen backbone, statistics) is copied."""
+        network = self.get_bare_model(self.net_g)
+        for mean, value in zip(self.net_g_ema.parameters(), network.parameters(), strict=True):
+            if value.requires_grad:
+                mean.mul_(decay).add_(value, alpha=1 - decay)
+        for mean, value in zip(self.net_g_ema.buffers(), network.buffers(), strict=True):
+            mean.copy_(value)
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
     ) -> None:
         """Load a published or saved checkpoint whole, or say which weights do not fit (`load_weights`)."""
         bare = self.get_bare_model(net)
-        loaded, total = load_weights(bare, load_path, param_key, strict=strict)
-        get_root_logger().info(f"Loaded {loaded} of {total} weights of {type(bare).__name__} from {load_path}.")
+        loaded, total, fresh = load_weights(bare, load_path, param_key, strict=strict)
+        anew = f"; not in the file, and starting anew: {', '.join(fresh)}" if fresh else ""
+        get_root_logger().info(f"Loaded {loaded} of {total} weights of {type(bare).__name__} from {load_path}{anew}.")
+
+    def save_network(self, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params") -> None:
+        """Save one network, or several under a key each, whole or not at all; the parts of a network apart."""
+        if self.opt["rank"] != 0:
+            return
+        networks = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        saved: dict[str, Any] = {}
+        for key, network in zip(keys, networks, strict=True):
+            saved.update(checkpoint_of(self.get_bare_model(network), key))
+        name = "latest" if current_iter == -1 else current_iter
+        save_checkpoint(saved, Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth")
 
 
 def _score(image: RGB, clean: RGB, options: dict[str, Any]) -> float:

@@ -85,7 +85,7 @@ def test_released_checkpoints_load_whole_and_give_their_layers(
     file: str, detail_layers: int, rainoerme_weights: Path
 ) -> None:
     network = RainOerMeNet(detail_layers=detail_layers)
-    loaded, count = load_weights(network, rainoerme_weights / file)
+    loaded, count, _ = load_weights(network, rainoerme_weights / file)
     released = torch.load(rainoerme_weights / file, map_location="cpu", weights_only=True)
     assert loaded == count == len(released)
     rainy = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ def test_the_released_rain200l_checkpoint_scores_as_measured(
 ) -> None:
     """35.12 dB / 0.9629 on the 100 Rain100L test pairs, from 26.90 / 0.8384, whole images, basicsr_y."""
     checkpoint = rainoerme_weights / "RainOerMe_Rain200L.pth"
-    request = Request(OPTIONS / "test_rain100l.yml", (f"path.pretrain_network_g={checkpoint}",), root=tmp_path)
+    request = Request(OPTIONS / "test_rain100l.yml", (f"network_g.file={checkpoint}",), root=tmp_path)
     (score,), _ = run_test(request)
     assert score.images == 100
     assert score.derained["psnr"] == pytest.approx(35.12, abs=0.02)

@@ -525,7 +525,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     opt = options(tmp_path)
     opt["path"]["pretrain_network_g"] = str(tmp_path / "net.pth")
     with pytest.raises(
-        WeightsError, match=r"net\.pth does not fit RainOerMeNet: .* of another shape, first inc\.0\.weight"
+        WeightsError,
+        match=r"does not fit RainOerMeNet .it is of RainOerMeNet, channels: 5.*: .* of another shape: inc\.0\.weight",
     ):
         build(opt)
     opt["path"]["strict_load_g"] = False

@@ -1,0 +1,77 @@
+"""BasicSR's view of networks made of networks: options in, plain PyTorch inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from ..archs.adapt import Needs
+from ..archs.catalogue import needs_of
+from ..archs.distillation_net import DistillationNet as _DistillationNet
+from ..archs.recognise import UnknownNetworkError, recognise
+from ..errors import WeightsError
+from ..weights import check_finite, find_state_dict, load_weights, read_checkpoint, without_prefixes
+
+
+def PretrainedNet(file: str, key: str | None = None) -> nn.Module:  # noqa: N802 - a name in option files
+    """The network that a file of weights belongs to, recognised from the file, with its weights.
+
+    Args:
+        file: The checkpoint: of a network of this package, or of any that spandrel recognises.
+        key: Where in the file the weights are; None looks in the usual places.
+    """
+    path = Path(file).expanduser()
+    state, _ = find_state_dict(read_checkpoint(path), path, key)
+    check_finite(state, path)
+    problem: WeightsError | None = None
+    for candidate in without_prefixes(state):
+        try:
+            return recognise(candidate)
+        except UnknownNetworkError as error:
+            problem = problem or error
+        except WeightsError as error:
+            problem = error
+            break
+    raise WeightsError(f"{path}: {problem}")
+
+
+class DistillationNet(_DistillationNet):
+    """Any network as a backbone for two-stage distillation, with the paper's detail enhancement block.
+
+    Args:
+        backbone: ``type`` and arguments of a registered network: BasicSR's, this package's, or ``PretrainedNet``.
+        pretrained: A checkpoint that the backbone starts from.
+        param_key: Where in it the weights are; None looks in the usual places.
+        strict_load: False loads what fits of it.
+        detail_layers: Convolutions of the detail enhancement block, 3 or 2.
+        detail_start: What the block does before training: ``identity`` or ``noise`` (the paper's).
+        multiple: Height and width that the backbone takes must be a multiple of this; None: as the catalogue says.
+        output: Which of a backbone's results is the derained image, from 0; None: as the catalogue says.
+    """
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        pretrained: str | None = None,
+        param_key: str | None = None,
+        strict_load: bool = True,
+        detail_layers: int = 3,
+        detail_start: Literal["identity", "noise"] = "identity",
+        multiple: int | None = None,
+        output: int | None = None,
+    ) -> None:
+        from basicsr.archs import build_network
+
+        network = build_network(dict(backbone))
+        if pretrained is not None:
+            load_weights(network, pretrained, param_key, strict=strict_load)
+        known = needs_of(network)
+        needs = Needs(
+            known.multiple if multiple is None else multiple,
+            known.minimum,
+            known.square,
+            known.output if output is None else output,
+        )
+        super().__init__(network, detail_layers, detail_start, needs)
