@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import AfterValidator, Field, create_model
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
+from .data.images import Rounding
 from .errors import OptionError, nearest
 from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
 
@@ -42,6 +43,7 @@ class ValOptions(Section):
     pbar: bool = True
     panels: bool = True
     suffix: str | None = None
+    rounding: Rounding = "round"
     metrics: dict[str, dict[str, Any]] | None = None
 
 

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from ..errors import DataError
 
 RGB: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, 0-255."""
+
+Rounding: TypeAlias = Literal["round", "floor"]
+"""How values become 8 bits; published figures of some derainers are of results that were rounded down."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -119,9 +122,12 @@ def to_tensor(image: RGB) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
 
 
-def to_image(tensor: Tensor) -> RGB:
-    """A (3, H, W) tensor in [0, 1] to (H, W, 3) uint8: clamped, then rounded."""
-    return tensor.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+def to_image(tensor: Tensor, rounding: Rounding = "round") -> RGB:
+    """A (3, H, W) tensor in [0, 1] to (H, W, 3) uint8: clamped, then rounded to the nearest or (``floor``) down."""
+    levels = tensor.detach().float().clamp(0, 1).mul(255)
+    # What came from 8 bits must come back the same: 255 * (n / 255) may lie a hair below n.
+    levels = levels.add(1e-4).floor() if rounding == "floor" else levels.round()
+    return levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def encode_png(image: RGB) -> bytes:

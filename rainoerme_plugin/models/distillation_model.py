@@ -197,7 +197,7 @@ class DistillationModel(SRModel):
             self.names = data["lq_path"]
             self.test()
             stem = Path(data["lq_path"][0]).stem
-            derained = to_image(self.output[0])
+            derained = to_image(self.output[0], self.opt["val"].get("rounding", "round"))
             if save_img:
                 self._save_image(derained, name, stem, current_iter)
             if "gt" in data:

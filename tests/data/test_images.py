@@ -422,3 +422,13 @@ def test_the_name_never_stands_for_a_part(tmp_path: Path, monkeypatch: pytest.Mo
 def test_values_that_no_8_bits_can_stand_for_are_refused(values: np.ndarray, words: str) -> None:
     with pytest.raises(DataError, match=f"x: .*{words}.*convert it"):
         decode_image(encoded(Image.fromarray(values), "TIFF"), "x")
+
+
+def test_values_become_eight_bits_by_rounding_or_down_and_eight_bits_stay() -> None:
+    levels = torch.tensor([[-3.0, 0.4, 0.5001, 0.9, 36.49, 36.51, 254.99, 300.0]])
+    tensor = (levels / 255).expand(3, 1, 8)
+    assert to_image(tensor)[0, :, 0].tolist() == [0, 0, 1, 1, 36, 37, 255, 255]
+    assert to_image(tensor, "floor")[0, :, 0].tolist() == [0, 0, 0, 0, 36, 36, 254, 255]
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    for rounding in ("round", "floor"):
+        assert np.array_equal(to_image(to_tensor(every), rounding), every)
