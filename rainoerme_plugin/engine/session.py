@@ -127,7 +127,8 @@ def check_checkpoints(opt: Mapping[str, Any]) -> None:
     for key in [key for key in opt if key.startswith("network_")]:
         path, label = opt["path"].get(f"pretrain_{key}"), key.removeprefix("network_")
         try:
-            network = build_network(opt[key])
+            with torch.random.fork_rng(devices=[]):  # the first weights are the seed's, tried on or not
+                network = build_network(opt[key])
         except (TypeError, ValueError, AssertionError) as error:
             raise OptionError(f"{key}: {error}") from None
         if opt["is_train"] and hasattr(model, "check_network"):

@@ -15,7 +15,7 @@ from tiny import tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.data.unpaired import shuffled
-from rainoerme_plugin.engine.session import Request
+from rainoerme_plugin.engine.session import Request, begin, check_checkpoints
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError
 
@@ -314,3 +314,12 @@ def test_a_label_of_another_size_is_refused(data: Path) -> None:
     label = {"_delete_": True, "type": "folder", "path": str(data / "labels_given")}
     with pytest.raises(DataError, match=r"label .*2\.png is 40x40 pixels, its image .*2\.png 48x40"):
         train(Request(tiny_options(data, datasets__train__label=label), root=data))
+
+
+def test_trying_the_networks_on_leaves_the_first_weights_to_the_seed(data: Path) -> None:
+    opt = begin(Request(tiny_options(data), root=data), training=True)
+    torch.manual_seed(5)
+    first = torch.rand(3)
+    torch.manual_seed(5)
+    check_checkpoints(opt)
+    assert torch.equal(torch.rand(3), first)
