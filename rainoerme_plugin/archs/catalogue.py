@@ -1,7 +1,7 @@
 """The networks that are known by name: where each comes from, what it needs, and which published files it takes.
 
 Networks of our own stand in this folder. Larger ones come from spandrel; those whose licences restrict their use from
-spandrel_extra_arches, which is installed on purpose (``pip install 'rainoerme_plugin[extra_arches]'``). BasicSR's own
+spandrel_extra_arches, which is installed on purpose (``pip install 'spandrel_extra_arches<0.3'``). BasicSR's own
 networks are all usable; those listed here are the ones whose needs are known.
 """
 
@@ -21,7 +21,7 @@ from .adapt import Needs
 
 OWN = "rainoerme_plugin"
 EXTRA = "spandrel_extra_arches"
-INSTALL_EXTRA = "pip install 'rainoerme_plugin[extra_arches]'"
+INSTALL_EXTRA = "pip install 'spandrel_extra_arches<0.3'"
 NOT_STATED = "none stated by its authors; the code here is this package's, Apache-2.0"
 ACADEMIC = "Academic Public License: no commercial use"
 

@@ -237,7 +237,7 @@ def test_a_network_whose_package_is_missing_says_how_to_install_it(name: str, mo
     monkeypatch.delitem(registries()["arch"]._obj_map, name, raising=False)
     says = (
         f"{name} comes with spandrel_extra_arches (Academic Public License: no commercial use); "
-        "pip install 'rainoerme_plugin[extra_arches]'"
+        "pip install 'spandrel_extra_arches<0.3'"
     )
     with pytest.raises(OptionError, match=f"^{re.escape(f'network_g.type: {says}')}$"):
         check_options(options({"type": name}), training=False)

@@ -424,7 +424,7 @@ def test_without_the_further_networks_it_is_said_how_to_get_them(
 ) -> None:
     restormer, nafnet = built("Restormer").state_dict(), built("NAFNet").state_dict()
     monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)
-    more = "spandrel_extra_arches knows more (Restormer, MPRNet ...): pip install 'rainoerme_plugin[extra_arches]'"
+    more = "spandrel_extra_arches knows more (Restormer, MPRNet ...): pip install 'spandrel_extra_arches<0.3'"
     for state in (restormer, {"a.weight": torch.zeros(2)}):
         assert refusal(tmp_path / "a.pth", state) == f"{UNKNOWN}; {more}; {REMEDY}"
     assert type(recognise(nafnet)) is SpandrelNet
