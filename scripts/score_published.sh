@@ -16,7 +16,10 @@ score() { # FILE FOLDER PROTOCOL [KEY=VALUE ...]
     echo "$file, $folder, $protocol"
     "$python" -m rainoerme_plugin test -opt options/test.yml name="${file%.pth}" "network_g.file=$weights/$file" \
         "datasets.test.dataroot=$data/$folder" "val.metrics.psnr.protocol=$protocol" "val.metrics.ssim.protocol=$protocol" \
-        "$@" 2>>results/score_published.log | grep -E "rainy|derained"
+        "$@" 2>results/score_published.log | grep -E "rainy|derained" || {
+        tail -n 1 results/score_published.log >&2
+        exit 2
+    }
 }
 
 mkdir -p results

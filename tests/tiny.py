@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 OPTIONS = Path(__file__).parent.parent / "options"
+RATE = 1e-3
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 48), seed: int = 0, prefix: str = "") -> None:
@@ -70,3 +71,29 @@ def tiny_options(root: Path, **changes: Any) -> Path:
     file = root / "tiny.yml"
     file.write_text(yaml.safe_dump(options))
     return file
+
+
+def model_options(root: Path, network: dict[str, Any], metrics: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What BasicSR hands to a `DistillationModel` in training; ``changes`` are to the section ``train``."""
+    return {
+        "name": "tiny",
+        "model_type": "DistillationModel",
+        "num_gpu": 0,
+        "dist": False,
+        "rank": 0,
+        "world_size": 1,
+        "is_train": True,
+        "manual_seed": 11,
+        "network_g": network,
+        "path": {"visualization": str(root / "visualization")},
+        "train": {
+            "total_iter": 10,
+            "ema_decay": 0.9,
+            "optim_g": {"type": "Adam", "lr": RATE, "betas": [0.5, 0.999]},
+            "scheduler": {"type": "LinearDecayLR", "start": 5, "end": 10},
+            "distillation": {"warmup": 2, "soft_decay": 3, "hard_ramp": 2, "hard_max": 1.75},
+            "collapse_guard": {"enabled": False},
+            **changes,
+        },
+        "val": {"save_img": False, "metrics": metrics},
+    }

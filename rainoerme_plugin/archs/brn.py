@@ -54,23 +54,20 @@ class BRN(nn.Module):
         hidden = cell = rain_hidden = rain_cell = zeros
         outputs = []
         for _ in range(self.stages):
-            x = self._part("conv0_r")(torch.cat([rainy, rain], dim=1))
+            x = self.get_submodule("conv0_r")(torch.cat([rainy, rain], dim=1))
             x = torch.cat([x, rain_hidden, hidden], dim=1)
             rain_hidden, rain_cell = lstm_step(x, rain_cell, self._gates("_r"))
-            rain = self._part("conv_r")(residual_chain(rain_hidden, self._bodies(RAIN_BLOCKS, "_r")))
+            rain = self.get_submodule("conv_r")(residual_chain(rain_hidden, self._bodies(RAIN_BLOCKS, "_r")))
 
-            x = self._part("conv0")(torch.cat([rainy, clean, rain], dim=1))
+            x = self.get_submodule("conv0")(torch.cat([rainy, clean, rain], dim=1))
             x = torch.cat([x, hidden, rain_hidden], dim=1)
             hidden, cell = lstm_step(x, cell, self._gates(""))
-            clean = self._part("conv")(residual_chain(hidden, self._bodies(BLOCKS, "")))
+            clean = self.get_submodule("conv")(residual_chain(hidden, self._bodies(BLOCKS, "")))
             outputs.append(clean)
         return outputs if all_stages else clean
 
-    def _part(self, name: str) -> nn.Module:
-        return self.get_submodule(name)
-
     def _gates(self, suffix: str) -> tuple[nn.Module, ...]:
-        return tuple(self._part(f"conv_{name}{suffix}") for name in "ifgo")
+        return tuple(self.get_submodule(f"conv_{name}{suffix}") for name in "ifgo")
 
     def _bodies(self, count: int, suffix: str) -> list[nn.Module]:
-        return [self._part(f"res_conv{number}{suffix}") for number in range(1, count + 1)]
+        return [self.get_submodule(f"res_conv{number}{suffix}") for number in range(1, count + 1)]

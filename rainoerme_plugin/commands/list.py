@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 
-KINDS = ("archs", "datasets", "losses", "metrics", "models")
+KINDS = {"archs": "arch", "datasets": "dataset", "losses": "loss", "metrics": "metric", "models": "model"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,9 @@ def _show_registered(kind: str | None, stock: bool) -> None:
     register()
     own = {(entry.kind, entry.name): entry for entry in ENTRIES}
     shown = {("arch", card.name) for card in CATALOGUE} if kind == "archs" else set()
-    singular = {"losses": "loss"}.get(kind or "", (kind or "").removesuffix("s"))
     rows = []
     for found_kind, table in registries().items():
-        if kind is not None and found_kind != singular:
+        if kind is not None and found_kind != KINDS[kind]:
             continue
         for name, found in sorted(table):
             entry = own.get((found_kind, name))

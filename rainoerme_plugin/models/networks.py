@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from ..archs.adapt import Needs
 from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet as _DistillationNet
 from ..archs.recognise import UnknownNetworkError, recognise
@@ -67,11 +67,6 @@ class DistillationNet(_DistillationNet):
         network = build_network(dict(backbone))
         if pretrained is not None:
             load_weights(network, pretrained, param_key, strict=strict_load)
-        known = needs_of(network)
-        needs = Needs(
-            known.multiple if multiple is None else multiple,
-            known.minimum,
-            known.square,
-            known.output if output is None else output,
-        )
-        super().__init__(network, detail_layers, detail_start, needs)
+        told: dict[str, Any] = {"multiple": multiple, "output": output}
+        told = {name: value for name, value in told.items() if value is not None}
+        super().__init__(network, detail_layers, detail_start, replace(needs_of(network), **told))

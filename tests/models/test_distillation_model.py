@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tiny import tiny_data
+from tiny import RATE, model_options, tiny_data
 from torch import Tensor
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
@@ -22,7 +22,6 @@ from rainoerme_plugin.models.distillation_model import DistillationModel
 from rainoerme_plugin.models.lr_scheduler import LinearDecayLR
 from rainoerme_plugin.plugin import register
 
-RATE = 1e-3
 PSNR = {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True}
 RGB_PSNR = {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False}
 
@@ -49,28 +48,9 @@ def log() -> Iterator[list[str]]:
 
 def options(root: Path, **changes: Any) -> dict[str, Any]:
     """What BasicSR hands to a model; ``changes`` are to the section ``train``."""
-    return {
-        "name": "tiny",
-        "model_type": "DistillationModel",
-        "num_gpu": 0,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "is_train": True,
-        "manual_seed": 11,
-        "network_g": {"type": "RainOerMeNet", "channels": 4},
-        "path": {"visualization": str(root / "visualization")},
-        "train": {
-            "total_iter": 10,
-            "ema_decay": 0.9,
-            "optim_g": {"type": "Adam", "lr": RATE, "betas": [0.5, 0.999]},
-            "scheduler": {"type": "LinearDecayLR", "start": 5, "end": 10},
-            "distillation": {"warmup": 2, "soft_decay": 3, "hard_ramp": 2, "hard_max": 1.75, "gain_range": [5, 5]},
-            "collapse_guard": {"enabled": False},
-            **changes,
-        },
-        "val": {"save_img": False, "metrics": {"psnr": PSNR}},
-    }
+    distillation = {"warmup": 2, "soft_decay": 3, "hard_ramp": 2, "hard_max": 1.75, "gain_range": [5, 5]}
+    network = {"type": "RainOerMeNet", "channels": 4}
+    return model_options(root, network, {"psnr": PSNR}, **{"distillation": distillation, **changes})
 
 
 def build(opt: dict[str, Any]) -> DistillationModel:

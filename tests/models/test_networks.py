@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from tiny import tiny_data, tiny_options
+from tiny import RATE, model_options, tiny_data, tiny_options
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.adapt import Needs
@@ -34,7 +34,6 @@ SWINIR = {"type": "SwinIR", "upscale": 1, "window_size": 4, "img_size": 24, "emb
 RCAN = {"type": "RCAN", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_group": 1, "num_block": 1,
         "squeeze_factor": 4, "upscale": 1, "img_range": 1.0}  # fmt: skip
 NAFNET = {"type": "NAFNet", "width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
-RATE = 1e-3
 KEYS = ["params", "params_detail", "params_ema", "params_ema_detail"]
 
 
@@ -395,28 +394,8 @@ def test_validation_in_training_derains_with_the_backbone(data: Path) -> None:
 
 def options(root: Path, network: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """What BasicSR hands to a model; ``changes`` are to the section ``train``."""
-    return {
-        "name": "tiny",
-        "model_type": "DistillationModel",
-        "num_gpu": 0,
-        "dist": False,
-        "rank": 0,
-        "world_size": 1,
-        "is_train": True,
-        "manual_seed": 11,
-        "network_g": {key: value for key, value in (network or distilled()).items() if key != "_delete_"},
-        "path": {"visualization": str(root / "visualization")},
-        "train": {
-            "total_iter": 10,
-            "ema_decay": 0.9,
-            "optim_g": {"type": "Adam", "lr": RATE, "betas": [0.5, 0.999]},
-            "scheduler": {"type": "LinearDecayLR", "start": 5, "end": 10},
-            "distillation": {"warmup": 2, "soft_decay": 3, "hard_ramp": 2, "hard_max": 1.75},
-            "collapse_guard": {"enabled": False},
-            **changes,
-        },
-        "val": {"save_img": False, "metrics": {}},
-    }
+    bare = {key: value for key, value in (network or distilled()).items() if key != "_delete_"}
+    return model_options(root, bare, {}, **changes)
 
 
 def build_model(opt: dict[str, Any], seed: int = 0) -> Any:
