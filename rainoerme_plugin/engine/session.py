@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from ..config import read_options
 from ..data.images import write_whole
+from ..devices import Launcher, join_processes, pick_device
 from ..errors import OptionError
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options
 from ..weights import load_weights
-from .devices import Launcher, join_processes, pick_device
 from .mend import mend_basicsr
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rainoerme_plugin.engine.devices import join_processes, pick_device
+from rainoerme_plugin.devices import join_processes, pick_device
 from rainoerme_plugin.errors import OptionError
 
 

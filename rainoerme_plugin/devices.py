@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 import torch.distributed as dist
 
-from ..errors import OptionError
+from .errors import OptionError
 
 Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
 
