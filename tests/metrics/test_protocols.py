@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import signal
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from rainoerme_plugin.metrics.protocols import PROTOCOLS, psnr, ssim
+from rainoerme_plugin.metrics.protocols import PROTOCOLS, psnr, scores, ssim
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -363,6 +364,53 @@ def test_views_are_compared_like_copies(view: Callable[[Pixels], Pixels], protoc
     assert ssim(image, reference, protocol) == pytest.approx(ssim(*copies, protocol), abs=1e-12)
 
 
+# ----- several protocols at once
+
+
+@pytest.mark.parametrize(("size", "factor"), [((41, 56), 1), ((384, 391), 2)])
+def test_the_scores_are_scikit_images_under_every_protocol_in_their_order(size: tuple[int, int], factor: int) -> None:
+    image, reference = pair(*size, seed=8)
+    found = scores(image, reference)
+    assert list(found) == [f"{kind}_{name}" for name in NAMES for kind in ("psnr", "ssim")]
+    assert all(type(value) is float for value in found.values())
+    for name in NAMES:
+        assert found[f"psnr_{name}"] == pytest.approx(expected_psnr(image, reference, name), abs=EXACT)
+        assert found[f"ssim_{name}"] == pytest.approx(expected_ssim(image, reference, name, factor), abs=EXACT)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[], ["rgb"], ["rgb", "matlab_y"], ["basicsr_y", "opencv_y", "matlab_y"], ("matlab_y_uint8",), NAMES[::-1]],
+)
+def test_scores_of_some_protocols_come_in_the_order_asked_for(names: list[str]) -> None:
+    image, reference = pair(386, 390, seed=9)
+    expected = {}
+    for name in names:
+        expected[f"psnr_{name}"] = psnr(image, reference, name)
+        expected[f"ssim_{name}"] = ssim(image, reference, name)
+    assert list(scores(image, reference, names).items()) == list(expected.items())
+
+
+def test_scores_of_identical_images_are_the_best_there_are() -> None:
+    image, _ = pair(24, 31)
+    found = scores(image, image.copy())
+    assert [found[f"psnr_{name}"] for name in NAMES] == [math.inf] * 5
+    assert [found[f"ssim_{name}"] for name in NAMES] == pytest.approx([1] * 5, abs=1e-12)
+
+
+def test_scores_are_refused_as_single_values_are() -> None:
+    image, reference = pair(20, 30)
+    with pytest.raises(ValueError, match="no protocol 'y'; there are matlab_y, "):
+        scores(image, reference, ["rgb", "y"])
+    with pytest.raises(ValueError, match=r"differ in size: \(20, 30\) and \(20, 29\)"):
+        scores(image, reference[:, :29])
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8, got \(20, 30\) uint8"):
+        scores(image, reference[..., 0])
+    with pytest.raises(ValueError, match="SSIM under matlab_y needs at least 11 pixels each way, got 30x10"):
+        scores(image[:10], reference[:10])
+    assert list(scores(image[:10], reference[:10], ["opencv_y"])) == ["psnr_opencv_y", "ssim_opencv_y"]
+
+
 # ----- real images
 
 
@@ -390,6 +438,29 @@ def test_real_rain_scores_as_the_independent_versions_say(
     rainy, clean = (off_the_half(values.copy()) for values in real_pair(rainoerme_data / kind, name))
     assert psnr(rainy, clean, protocol) == pytest.approx(expected_psnr(rainy, clean, protocol), abs=EXACT)
     assert ssim(rainy, clean, protocol) == pytest.approx(expected_ssim(rainy, clean, protocol, factor), abs=EXACT)
+
+
+def test_the_square_images_of_spa_score_as_matlabs_scripts_in_scipy_say(rainoerme_data: Path) -> None:
+    rainy, clean = real_pair(rainoerme_data / "SPA", "norain-438.png")
+    assert rainy.shape == (512, 512, 3)
+    x, y = matlab_y(rainy), matlab_y(clean)
+    # imfilter with ones(2) / 4, 'symmetric', and every second pixel: four neighbours from the odd rows and columns on.
+    half_x, half_y = (plane.reshape(256, 2, 256, 2).mean((1, 3)) for plane in (x, y))
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def filtered(plane: Array) -> Array:
+        return signal.convolve2d(plane, window, mode="valid")
+
+    mean_x, mean_y = filtered(half_x), filtered(half_y)
+    variances = filtered(half_x**2) - mean_x**2 + filtered(half_y**2) - mean_y**2
+    covariance = filtered(half_x * half_y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    values = (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))
+    found = scores(rainy, clean, ["matlab_y"])
+    assert found["psnr_matlab_y"] == pytest.approx(10 * math.log10(255**2 / ((x - y) ** 2).mean()), abs=EXACT)
+    assert found["ssim_matlab_y"] == pytest.approx(values.mean(), abs=EXACT)
 
 
 # ----- refusals
