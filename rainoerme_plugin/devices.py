@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import timedelta
 from typing import Literal, TypeAlias
 
 import torch
@@ -32,8 +33,16 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def join_processes(launcher: Launcher, device: str, port: int | None = None) -> tuple[int, int, int]:
+def join_processes(
+    launcher: Launcher, device: str, port: int | None = None, timeout: timedelta | None = None
+) -> tuple[int, int, int]:
     """Join the processes that torchrun or SLURM has started: nccl on GPUs, gloo elsewhere.
+
+    Args:
+        launcher: What started them.
+        device: What ``--device`` says.
+        port: Of the first process, for SLURM.
+        timeout: How long one may wait for another; None is PyTorch's own (10 to 30 minutes).
 
     Returns:
         Rank, number of processes, and rank on this machine.
@@ -50,7 +59,7 @@ def join_processes(launcher: Launcher, device: str, port: int | None = None) -> 
         raise OptionError(f"--launcher {launcher}: {', '.join(missing)} not set; start with torchrun or srun")
     local_rank = int(os.environ["LOCAL_RANK"])
     backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
-    dist.init_process_group(backend)
+    dist.init_process_group(backend, timeout=timeout)
     return dist.get_rank(), dist.get_world_size(), local_rank
 
 

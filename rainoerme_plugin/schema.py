@@ -112,7 +112,7 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     _read_with(TopOptions, rest, "", read_by_model, warnings)
 
     for key, network in named.items():
-        _typed(tables["arch"], network, key, "network")
+        check_network(tables["arch"], network, key)
     _check_path(options.get("path") or {})
     _read_with(LoggerOptions, options.get("logger") or {}, "logger", read_by_model, warnings)
     if "val" in options:
@@ -121,6 +121,15 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
         _check_training(options, model, tables, read_by_model, warnings)
     _check_datasets(options["datasets"], tables["dataset"], training, warnings)
     return warnings
+
+
+def check_network(table: Any, options: Any, key: str) -> None:
+    """Check options that name a network of a registry's ``table`` and hold its arguments.
+
+    Raises:
+        OptionError: There is no such network, or it does not take these arguments.
+    """
+    _typed(table, options, key, "network")
 
 
 def _check_path(path: Mapping[str, Any]) -> None:

@@ -43,13 +43,22 @@ class ResultImages(nn.Module):
         Raises:
             DataError: One is missing, cannot be read, or has another size.
         """
-        return torch.stack([self._find(image, name) for image, name in zip(rainy, names, strict=True)])
+        return torch.stack([self._read(image, name) for image, name in zip(rainy, names, strict=True)])
 
-    def _find(self, rainy: Tensor, name: str) -> Tensor:
+    def find(self, name: str) -> Path:
+        """The file of the derained version of the rainy image of this name or path.
+
+        Raises:
+            DataError: There is none.
+        """
         stem = Path(name).stem
         found = next((self.by_stem[rule(stem)] for _, rule in RULES if rule(stem) in self.by_stem), None)
         if found is None:
             raise DataError(f"{self.folder}: no derained image for {name}: none is called {stem}")
+        return found
+
+    def _read(self, rainy: Tensor, name: str) -> Tensor:
+        found = self.find(name)
         image = to_tensor(decode_image(found)).to(rainy)
         if image.shape != rainy.shape:
             raise DataError(

@@ -8,7 +8,7 @@ that hold both images side by side.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -62,6 +62,18 @@ class Pair:
     rainy: Path
     clean: Path
     halves: Layout = "auto"
+
+    def encoded(self) -> Iterator[bytes]:
+        """The bytes of its files.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        for path in (self.rainy,) if self.halves != "auto" else (self.rainy, self.clean):
+            try:
+                yield path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
     def read(self) -> tuple[RGB, RGB]:
         """Both images, (H, W, 3) uint8 of one size.

@@ -11,6 +11,7 @@ from ..errors import DataError
 from .images import RGB, SUFFIXES, Header, decode_image, read_header
 from .lmdb_store import LmdbReader
 
+A = TypeVar("A")
 T = TypeVar("T")
 Track = Callable[[Iterable[T], int, str], Iterable[T]]
 """Wraps an iterable of a known length and shows its progress under a title."""
@@ -198,14 +199,14 @@ def is_lmdb(path: Path) -> bool:
     return path.suffix == ".lmdb" or (path / "data.mdb").exists()
 
 
-def in_threads(function: Callable[[int], T], indices: Iterable[int]) -> Iterable[T]:
-    """``map`` over a few threads, in order, a bounded number of results ahead; the first error ends it."""
+def in_threads(function: Callable[[A], T], items: Iterable[A], ahead: int = 64) -> Iterable[T]:
+    """``map`` over a few threads, in order, at most ``ahead`` results ahead; the first error ends it."""
     with ThreadPoolExecutor() as pool:
         pending = []
         try:
-            for index in indices:
-                pending.append(pool.submit(function, index))
-                if len(pending) > 64:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
                     yield pending.pop(0).result()
             while pending:
                 yield pending.pop(0).result()

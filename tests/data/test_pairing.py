@@ -299,3 +299,12 @@ def test_real_test_sets_are_found(rainoerme_data: Path, part: str, count: int) -
     # Rain is light: a rainy image is brighter than its own clean version, and not by much.
     difference = rainy.astype(float) - clean
     assert 0 < np.abs(difference).mean() < 60
+
+
+def test_the_encoded_bytes_are_those_of_both_files_or_of_the_one_picture(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"rainy")
+    (tmp_path / "b").write_bytes(b"clean")
+    assert list(Pair(tmp_path / "a", tmp_path / "b").encoded()) == [b"rainy", b"clean"]
+    assert list(Pair(tmp_path / "a", tmp_path / "a", "halves-rainy-clean").encoded()) == [b"rainy"]
+    with pytest.raises(DataError, match="gone: cannot be read"):
+        list(Pair(tmp_path / "a", tmp_path / "gone").encoded())

@@ -202,7 +202,8 @@ def test_the_first_error_in_order_ends_it() -> None:
     assert list(results) == []
 
 
-def test_only_so_much_is_worked_ahead() -> None:
+@pytest.mark.parametrize("ahead", [None, 4])
+def test_only_so_much_is_worked_ahead(ahead: int | None) -> None:
     drawn = 0
 
     def numbers() -> Iterable[int]:
@@ -211,9 +212,10 @@ def test_only_so_much_is_worked_ahead() -> None:
             drawn += 1
             yield number
 
-    results = iter(in_threads(lambda index: index, numbers()))
+    limit = {} if ahead is None else {"ahead": ahead}
+    results = iter(in_threads(lambda index: index, numbers(), **limit))
     assert [next(results) for _ in range(10)] == list(range(10))
-    assert drawn <= 10 + 64 + 1
+    assert 10 < drawn <= 10 + (ahead or 64) + 1
 
 
 def test_nothing_in_is_nothing_out() -> None:
