@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
+
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 
 OPTIONS = Path(__file__).parent.parent / "options"
 RATE = 1e-3
@@ -62,14 +65,17 @@ def tiny_options(root: Path, **changes: Any) -> Path:
         "val": {"val_freq": 6},
         "logger": {"print_freq": 2, "save_checkpoint_freq": 3, "use_tb_logger": False},
     }
+    return _write_options(root / "tiny.yml", options, changes)
+
+
+def _write_options(file: Path, options: dict[str, Any], changes: dict[str, Any]) -> Path:
     for key, value in changes.items():
         *path, last = key.split("__")
         place = options
         for part in path:
             place = place.setdefault(part, {})
         place[last] = value
-    file = root / "tiny.yml"
-    file.write_text(yaml.safe_dump(options))
+    file.write_text(yaml.safe_dump(options, sort_keys=False))
     return file
 
 
@@ -97,3 +103,34 @@ def model_options(root: Path, network: dict[str, Any], metrics: dict[str, Any], 
         },
         "val": {"save_img": False, "metrics": metrics},
     }
+
+
+def write_network(file: Path, channels: int = 4, gain: float = 1.0) -> Path:
+    """A checkpoint of the paper's network with random weights."""
+    torch.manual_seed(0)
+    network = RainOerMeNet(channels)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(gain).add_(0.05 * torch.randn_like(parameter))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"params": network.state_dict()}, file)
+    return file
+
+
+def benchmark_options(root: Path, **changes: Any) -> Path:
+    """An option file in ``root`` of a benchmark of three methods on the pairs of `tiny_data`; no costs, no report."""
+    options: dict[str, Any] = {
+        "name": "tiny",
+        "methods": {
+            "input": {"type": "input"},
+            "opening": {"type": "filter", "filter": {"type": "opening", "window": [1, 5]}},
+            "net": {"type": "file", "file": str(root / "net.pth")},
+        },
+        "datasets": {"pairs": {"dataroot": str(root / "val")}},
+        "protocols": ["matlab_y", "rgb"],
+        "measures": ["rain_removed", "structure_kept"],
+        "bootstrap": 200,
+        "cost": None,
+        "report": None,
+    }
+    return _write_options(root / "benchmark.yml", options, changes)

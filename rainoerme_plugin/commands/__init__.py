@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
+from . import benchmark, prepare, test, train
 from . import list as list_command
-from . import prepare, test, train
 
-COMMANDS = {"train": train, "test": test, "prepare": prepare, "list": list_command}
+COMMANDS = {"train": train, "test": test, "benchmark": benchmark, "prepare": prepare, "list": list_command}
 USER_ERROR = 2
 INTERRUPTED = 130
 

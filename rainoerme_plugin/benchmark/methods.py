@@ -1,0 +1,290 @@
+"""The methods of a benchmark: whatever makes a derained image of a rainy one, all called alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..archs.adapt import Needs, checkpoint_parts, derain
+from ..archs.catalogue import CATALOGUE, Card, card_of, needs_of
+from ..archs.distillation_net import DistillationNet
+from ..archs.recognise import SpandrelNet
+from ..archs.result_images import ResultImages
+from ..config import read_options
+from ..data.images import RGB, Rounding, to_image, to_tensor
+from ..data.sources import list_images
+from ..errors import DataError, OptionError, WeightsError
+from ..weights import load_weights
+from .options import (
+    FileMethod,
+    FilterMethod,
+    ImagesMethod,
+    InputMethod,
+    MethodOptions,
+    NetworkMethod,
+    Precision,
+    RunMethod,
+)
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Method:
+    """What makes derained images; the subclasses say how."""
+
+    name: str
+    options: MethodOptions
+    about: str
+    """What it is, in words."""
+    rounding: Rounding = "round"
+    identity: tuple[object, ...] = ()
+    """All that its results depend on, but for the images; of plain values."""
+    trained_on: str | None = None
+    training_images: list[str] = field(default_factory=list)
+    file: Path | None = None
+    """Of weights."""
+    sha256: str | None = None
+    network: nn.Module | None = None
+    needs: Needs = field(default_factory=Needs)
+    card: Card | None = None
+
+    def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
+        """The derained version of ``rainy`` (H, W, 3) uint8, of the same shape, an image called ``name``.
+
+        Raises:
+            RainOerMeError: This image cannot be derained.
+            RuntimeError: The network fails on it, or gives values that are not finite.
+        """
+        return rainy
+
+    def file_identity(self, dataset: str, name: str) -> tuple[object, ...]:
+        """What else the result for this image depends on."""
+        return ()
+
+    @property
+    def parameters(self) -> int | None:
+        """How many the network has that a checkpoint keeps under its own key; None without a network."""
+        if self.network is None:
+            return None
+        return sum(parameter.numel() for parameter in checkpoint_parts(self.network)[""].parameters())
+
+
+class _Filter(Method):
+    def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
+        assert isinstance(self.options, FilterMethod)
+        coarse_filter = self.options.filter.build()
+        assert coarse_filter is not None
+        return coarse_filter(rainy)
+
+
+class _Network(Method):
+    def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
+        assert self.network is not None
+        return to_image(run(self.network, self.needs, to_tensor(rainy)[None])[0], self.rounding)
+
+
+@dataclass
+class _Images(Method):
+    folders: dict[str, ResultImages] = field(default_factory=dict)
+    """By data set."""
+
+    def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
+        return to_image(self._folder(dataset)(to_tensor(rainy)[None], [name])[0])
+
+    def file_identity(self, dataset: str, name: str) -> tuple[object, ...]:
+        try:
+            return (_sha256(self._folder(dataset).find(name)),)
+        except (DataError, OSError):
+            return ()  # the same is said again, with the reason, when the image is wanted
+
+    def _folder(self, dataset: str) -> ResultImages:
+        if dataset not in self.folders:
+            raise DataError(f"methods.{self.name}.folder: names no folder for the data set {dataset}")
+        return self.folders[dataset]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where and in which precision networks compute."""
+
+    device: torch.device
+    precision: Precision = "float32"
+
+    def __call__(self, network: nn.Module, needs: Needs, rainy: Tensor) -> Tensor:
+        """Derain ``rainy`` (B, 3, H, W) in [0, 1]; the network is on the device already (`placed`).
+
+        Raises:
+            RuntimeError: The result holds values that are not finite.
+            OptionError: As of `derain`.
+        """
+        rainy = rainy.to(self.device, memory_format=torch.channels_last)
+        dtype = _DTYPES.get(self.precision)
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            derained = derain(network, rainy, needs).float()
+        if not bool(torch.isfinite(derained).all()):
+            raise RuntimeError(f"the network gives values that are not finite in {self.precision}")
+        return derained
+
+    @contextmanager
+    def placed(self, network: nn.Module | None) -> Any:
+        """Keep a network on the device while it is used."""
+        if network is not None:
+            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            yield
+        finally:
+            if network is not None and self.device.type != "cpu":
+                network.cpu()
+
+
+def open_method(name: str, options: MethodOptions, rounding: Rounding, datasets: tuple[str, ...] = ()) -> Method:
+    """A method of an option file, with its network loaded on the CPU.
+
+    Args:
+        name: Its name.
+        options: What the file says of it.
+        rounding: How results become 8 bits, unless it says so itself.
+        datasets: The names of the data sets, for which result images are looked up.
+
+    Raises:
+        RainOerMeError: It cannot be made; the message names the method.
+    """
+    try:
+        method = _open(name, options, datasets)
+    except (WeightsError, DataError, OptionError) as error:
+        place = f"methods.{name}"
+        raise type(error)(str(error) if str(error).startswith(place) else f"{place}: {error}") from None
+    method.rounding = options.rounding or rounding
+    method.trained_on = options.trained_on or method.trained_on
+    method.training_images = options.training_images or method.training_images
+    method.identity = (options.type, *method.identity, method.rounding)
+    return method
+
+
+def _open(name: str, options: MethodOptions, datasets: tuple[str, ...]) -> Method:
+    if isinstance(options, InputMethod):
+        return Method(name, options, "the rainy image as it is")
+    if isinstance(options, FilterMethod):
+        coarse_filter = options.filter.build(f"methods.{name}.filter")
+        if coarse_filter is None:
+            raise OptionError(f"methods.{name}.filter: a folder of labels is no filter; it is a method of type images")
+        return _Filter(name, options, f"coarse filter {coarse_filter.key}", identity=(coarse_filter.key,))
+    if isinstance(options, ImagesMethod):
+        return _open_images(name, options, datasets)
+    if isinstance(options, RunMethod):
+        return _open_run(name, options)
+    if isinstance(options, FileMethod):
+        from ..models.networks import PretrainedNet
+
+        file = Path(options.file).expanduser()
+        return _with_network(name, options, PretrainedNet(str(file), options.key), file)
+    assert isinstance(options, NetworkMethod)
+    file = Path(options.file).expanduser()
+    network = _build(options.network, f"methods.{name}.network")
+    load_weights(network, file, options.key)
+    return _with_network(name, options, network, file, (options.network,))
+
+
+def _build(options: Mapping[str, Any], key: str) -> nn.Module:
+    """A registered network, its options checked as those of ``network_g`` are."""
+    from basicsr.archs import build_network
+
+    from ..plugin import registries
+    from ..schema import check_network
+
+    check_network(registries()["arch"], options, key)
+    try:
+        network = build_network(dict(options))
+    except (TypeError, ValueError, AssertionError) as error:
+        raise OptionError(f"{key}: {error}") from None
+    if isinstance(network, ResultImages):
+        raise OptionError(f"{key}: a folder of result images is a method of type images")
+    return network
+
+
+def _with_network(
+    name: str, options: MethodOptions, network: nn.Module, file: Path, identity: tuple[object, ...] = ()
+) -> Method:
+    inner = network
+    while isinstance(inner, DistillationNet | SpandrelNet):
+        inner = inner.backbone if isinstance(inner, DistillationNet) else inner.network
+    card, sha256 = card_of(inner), _sha256(file)
+    return _Network(
+        name,
+        options,
+        type(inner).__name__,
+        identity=(sha256, *identity),
+        trained_on=_published(file.name),
+        file=file,
+        sha256=sha256,
+        network=network.eval().requires_grad_(False),
+        needs=needs_of(network),
+        card=card,
+    )
+
+
+def _published(file: str) -> str | None:
+    """What a file was trained on that only one card knows by this name."""
+    found = [known.trained_on for card in CATALOGUE for known in card.published if Path(known.file).name == file]
+    return found[0] if len(found) == 1 else None
+
+
+def _open_run(name: str, options: RunMethod) -> Method:
+    folder = Path(options.folder).expanduser()
+    record = folder / "options.yml"
+    if not record.is_file():
+        raise OptionError(f"methods.{name}.folder: {folder} is no folder of a training run: it has no options.yml")
+    run = read_options(record)
+    network_options = run.get("network_g")
+    if not isinstance(network_options, Mapping):
+        raise OptionError(f"{record}: network_g: is missing")
+    # The checkpoint holds the whole network: the file that training began with need not be there any more.
+    network_options = {**network_options, **({"pretrained": None} if "pretrained" in network_options else {})}
+    file = folder / "models" / f"net_g_{options.iteration}.pth"
+    network = _build(network_options, f"{record}: network_g")
+    load_weights(network, file)
+    method = _with_network(name, options, network, file, (dict(network_options),))
+    training = (run.get("datasets") or {}).get("train") or {}
+    roots = [training[key] for key in ("dataroot_rainy", "dataroot_clean", "dataroot_gt") if training.get(key)]
+    method.training_images = [str(root) for root in roots]
+    method.trained_on = " and ".join(Path(root).name for root in roots) or None
+    if "dataroot_rainy" in training:
+        rainy, clean = (_short(training[key]) for key in ("dataroot_rainy", "dataroot_clean"))
+        method.trained_on = f"{rainy} without pairs, clean images of {clean}"
+    method.about += f", {options.iteration} of the run {folder.name}"
+    return method
+
+
+def _short(path: str) -> str:
+    """The telling end of a path."""
+    return "/".join(Path(path).parts[-3:])
+
+
+def _open_images(name: str, options: ImagesMethod, datasets: tuple[str, ...]) -> Method:
+    folders = {}
+    for dataset in datasets:
+        if isinstance(options.folder, str):
+            inner = Path(options.folder).expanduser() / dataset
+            folder = inner if inner.is_dir() and list_images(inner) else Path(options.folder)
+        elif dataset in options.folder:
+            folder = Path(options.folder[dataset])
+        else:
+            continue
+        folders[dataset] = ResultImages(str(folder))
+    return _Images(name, options, "result images", folders=folders)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,206 @@
+"""The data sets of a benchmark: whole images with or without ground truth, known by the contents of their files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.images import RGB
+from ..data.pairing import Pair
+from ..data.sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, open_source, untracked
+from ..errors import DataError, OptionError
+from ..models.datasets import PairedRainDataset, SingleRainDataset
+from ..options import read_section
+from .known import KnownSet, known_set
+from .options import DatasetOptions
+from .records import Records, key_of
+from .scenes import BITS, Hashes, group_scenes, scene_hash, stack
+
+_CLASSES: dict[str, Callable[[dict[str, Any]], PairedRainDataset | SingleRainDataset]] = {
+    "PairedRainDataset": PairedRainDataset,
+    "SingleRainDataset": SingleRainDataset,
+}
+
+
+@dataclass(frozen=True)
+class Single:
+    """One image of a source, without a clean version."""
+
+    source: ImageSource
+    index: int
+
+    def read(self) -> tuple[RGB, None]:
+        """The image, (H, W, 3) uint8.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return self.source.read(self.index), None
+
+    def encoded(self) -> Iterator[bytes]:
+        """The bytes of its file."""
+        yield self.source.encoded(self.index)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of an image by having read it: its files' digest, and of the picture its size and scene hash."""
+
+    digest: str
+    height: int | None = None
+    width: int | None = None
+    scene: Hashes | None = None
+    """Of the ground truth, or of the rainy image where there is none; None, as the size, where a file is broken."""
+
+
+@dataclass
+class TestSet:
+    """Images to derain, in order, and their ground truths if there are any."""
+
+    __test__ = False
+
+    name: str
+    paired: bool
+    rule: str | None
+    """How pairs were found."""
+    known: KnownSet | None
+    every: int
+    items: Sequence[Pair | Single]
+    names: list[str]
+    """Of the rainy images' files, unique."""
+    looks: list[Look] = field(default_factory=list)
+    scenes: list[int] = field(default_factory=list)
+    """For each image the number of the first one with its scene."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int) -> tuple[RGB, RGB | None]:
+        """The rainy image and its ground truth, (H, W, 3) uint8.
+
+        Raises:
+            DataError: One cannot be read, or their sizes differ.
+        """
+        return self.items[index].read()
+
+    def survey(self, records: Records, track: Track[Any] = untracked) -> None:
+        """Read every file: to know it again, and to know which images show one scene. Broken ones are left to scoring.
+
+        Args:
+            records: Keeps what was seen of a file, so that it is decoded once.
+            track: Shows the progress.
+        """
+        self.looks = list(look_at(self.items, self.names, f"reading {self.name}", records, track))
+        readable = [index for index, look in enumerate(self.looks) if look.scene is not None]
+        groups = group_scenes(self.hashes)
+        self.scenes = list(range(len(self)))
+        for index, group in zip(readable, groups, strict=True):
+            self.scenes[index] = readable[group]
+
+    @property
+    def hashes(self) -> Hashes:
+        """The scene hashes (N, BITS) of the readable images."""
+        return stack(look.scene for look in self.looks if look.scene is not None)
+
+    @property
+    def files(self) -> list[str]:
+        """A name for each image's result: its own with .png for its ending, or after it where two would share one."""
+        short = [str(Path(name).with_suffix("")) for name in self.names]
+        return [f"{name if short.count(stem) > 1 else stem}.png" for name, stem in zip(self.names, short, strict=True)]
+
+
+def look_at(
+    items: Sequence[Pair | Single], names: Sequence[str], title: str, records: Records, track: Track[Any] = untracked
+) -> Iterator[Look]:
+    """Read the files of ``items`` and know them again; what ``records`` has seen of one is not decoded again."""
+
+    def read(index: int) -> tuple[str, dict[str, Any] | None, bool]:
+        item = items[index]
+        contents = hashlib.sha256(repr(getattr(item, "halves", None)).encode())
+        try:
+            for data in item.encoded():
+                contents.update(hashlib.sha256(data).digest())
+            digest = contents.hexdigest()
+            if (seen := records.get(key_of("look", digest))) is not None:
+                return digest, seen, False
+            rainy, clean = item.read()
+        except DataError:
+            return contents.hexdigest(), None, False
+        bits = np.packbits(scene_hash(rainy if clean is None else clean))
+        return digest, {"height": rainy.shape[0], "width": rainy.shape[1], "scene": bits.tobytes().hex()}, True
+
+    found = track(in_threads(read, range(len(items))), len(items), title)
+    for name, (contents, seen, new) in zip(names, found, strict=True):
+        digest = key_of(name, contents)
+        if seen is None:
+            yield Look(digest)
+            continue
+        if new:
+            records.add(key_of("look", contents), seen)
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(seen["scene"]), np.uint8), count=BITS).astype(np.bool_)
+        yield Look(digest, seen["height"], seen["width"], bits)
+
+
+def training_hashes(folder: str | Path, records: Records, track: Track[Any] = untracked) -> tuple[list[str], Hashes]:
+    """The names and scene hashes (N, BITS) of the images that a network was trained on; broken ones are left out.
+
+    Args:
+        folder: A folder with all that is below it, or an LMDB.
+        records: Keeps what was seen.
+        track: Shows the progress.
+
+    Raises:
+        DataError: There are no images.
+    """
+    path = Path(folder).expanduser()
+    source = open_source(path) if is_lmdb(path) else FolderSource(path, recursive=True)
+    items = [Single(source, index) for index in range(len(source))]
+    looks = list(look_at(items, source.names, f"training images in {path.name}", records, track))
+    readable = [index for index, look in enumerate(looks) if look.scene is not None]
+    return [source.names[index] for index in readable], stack(looks[index].scene for index in readable)  # type: ignore[misc]
+
+
+def open_test_set(name: str, options: Mapping[str, Any]) -> TestSet:
+    """A data set of an option file's ``datasets``: PairedRainDataset (the default) or SingleRainDataset.
+
+    Raises:
+        OptionError: Its options are not right.
+        DataError: There are no such images.
+    """
+    key = f"datasets.{name}"
+    words = DatasetOptions.model_fields
+    own = read_section(DatasetOptions, {word: options[word] for word in words if word in options}, key)
+    rest = {word: value for word, value in options.items() if word not in words}
+    kind = rest.setdefault("type", "PairedRainDataset")
+    if kind not in _CLASSES:
+        raise OptionError(f"{key}.type: expected {' or '.join(_CLASSES)}, got '{kind}'")
+    for word in [word for word in rest if word.startswith("dataroot") and isinstance(rest[word], str)]:
+        rest[word] = str(Path(rest[word]).expanduser())
+    dataset = _CLASSES[kind]({"name": name, **rest, "section": name})
+    where = str(rest.get("dataroot") or rest.get("dataroot_lq"))
+    known = known_set(own.known_as) if own.known_as else known_set(name, *reversed(Path(where).parts))
+    if own.known_as and known is None:
+        raise OptionError(f"{key}.known_as: no known test set is called '{own.known_as}'")
+    items: Sequence[Pair | Single]
+    if isinstance(dataset, PairedRainDataset):
+        items = dataset.pairing.pairs[:: own.every]
+        names, rule = _unique_names([pair.rainy for pair in items]), dataset.pairing.rule
+    else:
+        indices = range(0, len(dataset), own.every)
+        items = [Single(dataset.rainy, index) for index in indices]
+        names, rule = [dataset.rainy.names[index] for index in indices], None
+    return TestSet(name, rule is not None, rule, known, own.every, items, names)
+
+
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    root = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(root).as_posix() for path in paths]

@@ -1,0 +1,174 @@
+"""Costs: operations against PyTorch's own counter and by hand, times and memory of work that is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import SMALL, small
+from tiny import write_network
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from rainoerme_plugin.archs.adapt import Needs, derain
+from rainoerme_plugin.archs.catalogue import needs_of
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.benchmark import cost as cost_module
+from rainoerme_plugin.benchmark.cost import count_flops, measure_costs, measure_time
+from rainoerme_plugin.benchmark.options import CostOptions, FileMethod, FilterMethod
+from rainoerme_plugin.errors import WeightsError
+from rainoerme_plugin.options import LabelOptions
+
+CPU = torch.device("cpu")
+
+
+def test_the_papers_network_by_hand() -> None:
+    # Its convolutions but those of the detail block, each called once: a weight is a multiply-add per pixel.
+    network = RainOerMeNet()
+    weights = sum(
+        module.weight.numel()
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and not name.startswith("out2")
+    )
+    flops, uncounted = count_flops(network, Needs(), 20, 30)
+    assert flops == weights * 20 * 30
+    assert "tanh" in uncounted
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"IPT"}))
+def test_every_network_against_pytorchs_counter(name: str) -> None:
+    network = small(name)
+    needs = needs_of(network)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        derain(network, torch.zeros(1, 3, 64, 64), needs)
+    flops, _ = count_flops(network, needs, 64, 64)
+    assert flops is not None
+    # mmengine also counts normalisation, pooling and interpolation.
+    assert 1 <= flops / (counter.get_total_flops() / 2) < 1.1
+
+
+def test_fused_attention_is_counted() -> None:
+    class Attention(nn.Module):
+        def forward(self, rainy: Tensor) -> Tensor:
+            tokens = rainy.flatten(2).transpose(1, 2)
+            mixed = functional.scaled_dot_product_attention(tokens, tokens, tokens)
+            return mixed.transpose(1, 2).view_as(rainy)
+
+    flops, uncounted = count_flops(Attention(), Needs(), 8, 8)
+    assert flops == 2 * 64 * 64 * 3
+    assert not any("attention" in name for name in uncounted)
+
+
+def test_padding_costs_too() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    assert count_flops(conv, Needs(multiple=16), 20, 20)[0] == 81 * 32 * 32
+
+
+def test_a_network_that_cannot_be_counted_says_so() -> None:
+    class Broken(nn.Module):
+        def forward(self, rainy: Tensor) -> Tensor:
+            raise RuntimeError("no")
+
+    class Untraceable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, rainy: Tensor) -> Tensor:
+            if torch.jit.is_tracing():
+                raise RuntimeError("no")
+            return self.conv(rainy)
+
+    assert count_flops(Broken(), Needs(), 8, 8) == (None, [])
+    assert count_flops(Untraceable(), Needs(), 8, 8) == (
+        9 * 64,
+        ["all but convolutions, matrix products and attention"],
+    )
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = RainOerMeNet(4).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    count_flops(network, Needs(), 8, 8)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_times_are_quartiles_of_the_runs_after_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    steps = iter([100.0, 100.0, 1.0, 2.0, 3.0, 4.0, 10.0])
+
+    def work() -> None:
+        clock[0] += next(steps)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    timing = measure_time(work, batch=6, warmup=2, repeats=5, device=CPU)
+    assert (timing["low"], timing["median"], timing["high"]) == (2, 3, 4)
+    assert (timing["images_per_second"], timing["repeats"]) == (2, 5)
+
+
+def test_the_peak_of_memory_is_what_the_work_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    if cost_module._memory(CPU, "peak") is None:
+        pytest.skip("this system does not tell a process's peak of memory")
+    held = cost_module._memory(CPU, "peak")
+    now = cost_module._memory(CPU, "now")
+    assert held is not None
+    assert now is not None
+    # More than the process ever held: the peak is never lowered.
+    size = held - now + 64 * 2**20
+    timing = measure_time(lambda: np.ones(size, np.uint8), batch=1, warmup=0, repeats=3, device=CPU)
+    assert timing["peak_memory"] == pytest.approx(size, rel=0.05)
+
+
+def test_a_system_that_does_not_tell_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_module, "_memory", lambda *_: None)
+    assert measure_time(lambda: None, batch=1, warmup=0, repeats=3, device=CPU)["peak_memory"] is None
+
+
+def test_a_filter_and_a_network_in_a_process_of_their_own(tmp_path: Path) -> None:
+    costs = CostOptions(sizes=[[48, 32], [16, 24]], warmup=1, repeats=3)
+    median = FilterMethod(type="filter", filter=LabelOptions(type="median"))
+    found = measure_costs("median", median, costs, "cpu", "float32")
+    assert [(cost["height"], cost["width"]) for cost in found] == [(48, 32), (16, 24)]
+    assert all(cost["timing"] is not None and cost["flops"] is None for cost in found)
+    method = FileMethod(type="file", file=str(write_network(tmp_path / "net.pth")))
+    found = measure_costs("net", method, costs, "cpu", "bfloat16")
+    assert found[0]["flops"] == pytest.approx(4 * (found[1]["flops"] or 0))
+    assert all(cost["timing"] is not None and cost["error"] is None for cost in found)
+
+
+def test_what_fails_at_one_size_is_said_and_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_for_large(work: Any, batch: int, *_: Any) -> Any:
+        raise torch.OutOfMemoryError("not enough memory for\n  that")
+
+    monkeypatch.setattr(cost_module, "measure_time", fail_for_large)
+    options = FilterMethod(type="filter", filter=LabelOptions(type="median"))
+    (cost,) = cost_module._measure_all("m", options, CostOptions(), "cpu", "float32")
+    assert cost["timing"] is None
+    assert cost["error"] == "not enough memory for that"
+
+
+def test_a_process_that_is_killed_is_an_error_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_module, "_measure_all", _die)
+    options = FilterMethod(type="filter", filter=LabelOptions(type="median"))
+    found = measure_costs("m", options, CostOptions(sizes=[[8, 8], [9, 9]]), "cpu", "float32")
+    assert len(found) == 2
+    assert all("killed" in (cost["error"] or "") for cost in found)
+
+
+def _die(*_: Any) -> None:
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_the_user_can_mend_comes_back_as_it_is() -> None:
+    with pytest.raises(WeightsError, match=r"methods\.m: no such checkpoint: nowhere\.pth"):
+        measure_costs("m", FileMethod(type="file", file="nowhere.pth"), CostOptions(), "cpu", "float32")
