@@ -28,7 +28,7 @@ class MeasureInfo(TypedDict):
     needs_clean: bool
     protocol: str | None
     ranks: bool
-    """Whether the best value shows the best method: a blur takes out most rain, the rainy image keeps most structure."""
+    """Whether the best value shows the best method; a blur takes out most rain, and no method keeps most structure."""
 
 
 class ImageInfo(TypedDict):

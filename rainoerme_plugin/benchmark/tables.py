@@ -109,7 +109,7 @@ def _number(figure: Figure | None, measure: MeasureInfo) -> str:
 
 
 def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
-    """PSNR and SSIM of a protocol in one column; the best is bold."""
+    """PSNR and SSIM of a protocol in one column; the best of the rows with results for the most images is bold."""
     columns: list[list[MeasureInfo]] = []
     for measure in measures:
         if columns and measure["protocol"] and columns[-1][0]["protocol"] == measure["protocol"]:
@@ -118,6 +118,7 @@ def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
             columns.append([measure])
     header = [f"PSNR / SSIM {c[0]['protocol']}" if len(c) > 1 else c[0]["title"] for c in columns]
     best = {measure["name"]: _best(rows, measure) for measure in measures}
+    most = max((row["images"] for row in rows), default=0)
     cells = []
     for row in rows:
         images = str(row["images"]) + (f" (**{row['failed']} failed**)" if row["failed"] else "")
@@ -126,7 +127,8 @@ def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
             parts = []
             for measure in column:
                 text = _number(row["figures"].get(measure["name"]), measure)
-                parts.append(f"**{text}**" if text == best[measure["name"]] and len(rows) > 1 else text)
+                bold = text == best[measure["name"]] and row["images"] == most and len(rows) > 1
+                parts.append(f"**{text}**" if bold else text)
             figures.append(" / ".join(parts))
         published = row["published"]
         reported = MISSING
@@ -138,8 +140,10 @@ def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
 
 
 def _best(rows: Sequence[Row], measure: MeasureInfo) -> str | None:
-    """As it is shown, so that equals to the last digit are bold alike."""
-    known = [row["figures"][measure["name"]] for row in rows if measure["name"] in row["figures"]]
+    """As it is shown, so that equals to the last digit are bold alike; of rows with a result for the most images."""
+    most = max((row["images"] for row in rows), default=0)
+    complete = [row for row in rows if row["images"] == most]
+    known = [row["figures"][measure["name"]] for row in complete if measure["name"] in row["figures"]]
     sign = 1 if measure["better"] == "higher" else -1
     ranked = [(sign * float(figure["mean"]), figure) for figure in known if figure["mean"] is not None]
     return _number(max(ranked, key=lambda pair: pair[0])[1], measure) if ranked and measure["ranks"] else None

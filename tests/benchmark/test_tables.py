@@ -142,6 +142,12 @@ def test_markdown_has_means_with_the_best_bold(results: Results) -> None:
     ]
 
 
+def test_a_mean_over_fewer_images_is_never_bold(results: Results) -> None:
+    results["rows"][1]["images"] = 1
+    assert cells(to_markdown(results), "input")[0][3] == "**26.90** / **0.8384**"
+    assert cells(to_markdown(results), "net")[0][3] == "32.40 / inf"
+
+
 def test_markdown_has_intervals_and_differences_of_the_first_protocol(results: Results) -> None:
     text = to_markdown(results)
     spread, difference = cells(text, "net")[1:3]
