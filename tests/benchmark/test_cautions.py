@@ -78,6 +78,16 @@ def test_training_images_that_show_test_scenes_are_found(scenes: Path, tmp_path:
     assert "2.png is deep/leak." in caution["text"]
 
 
+def test_an_overlap_that_is_known_twice_is_said_once(scenes: Path, tmp_path: Path) -> None:
+    training = {"t": training_hashes(scenes / "norain", Records(tmp_path / "r"))}
+    (caution,) = cautions(
+        [method(type="file", trained_on="Rain200L", training_images=["t"])],
+        [surveyed(scenes, known_as="Rain100L")],
+        training=training,
+    )["overlap"]
+    assert "3 of its 3 images" in caution["text"]
+
+
 def test_training_images_of_other_scenes_are_no_overlap(scenes: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "train", 4, (96, 128), seed=9)
     training = {"t": training_hashes(tmp_path / "train", Records(tmp_path / "r"))}
@@ -160,10 +170,11 @@ def test_a_count_that_is_not_the_known_one(scenes: Path, every: int, text: str) 
     assert caution["text"] == text
 
 
-def test_the_known_count_is_right(scenes: Path) -> None:
+@pytest.mark.parametrize(("count", "right"), [(12, True), (13, False)])
+def test_the_known_count_is_right(scenes: Path, count: int, right: bool) -> None:
     for folder in ("rain", "norain"):
-        write_images(scenes / folder, 12, (96, 128), prefix=folder.removeprefix("no"))
-    assert "count" not in cautions([method()], [surveyed(scenes, known_as="Rain12")])
+        write_images(scenes / folder, count, (96, 128), prefix=folder.removeprefix("no"))
+    assert ("count" not in cautions([method()], [surveyed(scenes, known_as="Rain12")])) == right
 
 
 def test_images_without_ground_truth_have_no_known_count(scenes: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
 
 def test_of_several_processes_the_record_written_last_counts(tmp_path: Path) -> None:
     # The second run of two processes failed where a later one of a single process did not.
-    for number in (10, 2, 9):
+    for number in (9, 2, 10):
         Records(tmp_path, number).add("a", {"by": number})
         assert Records(tmp_path).get("a") == {"by": number}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_data, tiny_options, write_images
+from tiny import benchmark_options, tiny_data, tiny_options, write_images, write_network
 
 from rainoerme_plugin import __version__
 from rainoerme_plugin.commands import main
@@ -174,3 +174,29 @@ def test_nothing_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "empty").mkdir()
     assert "no images" in refused(capsys, "prepare", "labels", tmp_path / "empty")
     assert not (tmp_path / "x.lmdb").exists()
+
+
+# --- benchmark ---
+
+
+def test_a_benchmark_prints_its_table_its_warnings_and_where_everything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_network(tiny_data(tmp_path) / "net.pth")
+    options = benchmark_options(tmp_path, datasets__pairs__known_as="Rain12", report={"images": 1, "extremes": 0})
+    assert main(["benchmark", "-opt", str(options), "--device", "cpu", "--root", str(tmp_path), "name=other"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [["pairs", "input"], ["pairs", "opening"], ["pairs", "net"]]
+    assert "Warning: pairs has 2 pairs; Rain12 has 12" in lines
+    folder = tmp_path / "results" / "other"
+    names = ("results.json", "results.csv", "results.md", "report.html")
+    assert lines[-4:] == [str(folder / name) for name in names]
+    assert all((folder / name).stat().st_size > 100 for name in names)
+
+
+def test_a_benchmark_that_cannot_be_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = benchmark_options(tiny_data(tmp_path))
+    line = refused(capsys, "benchmark", "-opt", options, "--device", "cpu", "--root", tmp_path)
+    assert "methods.net: no such checkpoint" in line
+    assert "benchmark.yml" in refused(capsys, "benchmark", "-opt", options, "mesures=[]", "--root", tmp_path)
+    assert not (tmp_path / "results").exists()
