@@ -133,8 +133,9 @@ def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
         published = row["published"]
         reported = MISSING
         if published is not None:
-            shown = [MISSING if value is None else f"{value:g}" for value in (published["psnr"], published["ssim"])]
-            reported = f"{' / '.join(shown)} {published['protocol']}"
+            psnr = MISSING if published["psnr"] is None else f"{published['psnr']:.2f}"
+            ssim = MISSING if published["ssim"] is None else f"{published['ssim']:g}"
+            reported = f"{psnr} / {ssim} {published['protocol']}"
         cells.append([row["method"], row["trained_on"] or MISSING, images, *figures, reported])
     return _table(["method", "trained on", "images", *header, "published"], cells)
 
@@ -183,7 +184,7 @@ def _cost_cells(method: MethodInfo, cost: Cost) -> list[str]:
     if timing is None:
         return [method["name"], parameters, size, str(cost["batch"]), flops, cost["error"] or MISSING, MISSING, MISSING]
     seconds = f"{timing['median']:.4g} [{timing['low']:.4g}, {timing['high']:.4g}]"
-    memory = MISSING if timing["peak_memory"] is None else f"{timing['peak_memory'] / 2**20:.0f} MiB"
+    memory = MISSING if timing["peak_memory"] is None else f"{timing['peak_memory'] / 2**20:.3g} MiB"
     rate = f"{timing['images_per_second']:.3g}"
     return [method["name"], parameters, size, str(cost["batch"]), flops, seconds, rate, memory]
 

@@ -138,7 +138,7 @@ def test_markdown_has_means_with_the_best_bold(results: Results) -> None:
         "**30.12** / **0.9000**",
         "4.000",
         "0.900",
-        "32.5 / - matlab_y",
+        "32.50 / - matlab_y",
     ]
 
 
