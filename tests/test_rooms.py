@@ -69,7 +69,8 @@ def rooms_imported(file: Path) -> set[str]:
     ("rooms", "others"),
     [
         (["archs", "data", "distillation", "losses", "metrics"], {"models", "engine", "mm", "benchmark", "inference"}),
-        (["models", "engine"], {"mm"}),
+        (["models", "engine"], {"mm", "benchmark", "inference"}),
+        (["benchmark"], {"engine", "mm", "inference", "commands"}),
         (["mm"], {"models", "engine"}),
         (["archs", "data", "distillation", "losses", "metrics", "models", "engine", "mm"], {"commands"}),
     ],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +129,11 @@ def _baseline(options: BenchmarkOptions) -> str:
 
 
 def _environment(device: torch.device, precision: str) -> dict[str, str | int | None]:
-    import platform
-
     packages = ("torch", "torchvision", "basicsr", "mmengine", "numpy", "opencv-python", "pillow", "scipy", "spandrel")
     return {
         "rainoerme_plugin": __version__,
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: _version(package) for package in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -143,9 +142,14 @@ def _environment(device: torch.device, precision: str) -> dict[str, str | int | 
     }
 
 
-def _processor() -> str:
-    import platform
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # OpenCV has several names
+        return None
 
+
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -76,7 +76,7 @@ class Scoring:
             if derained.image is None or derained.rainy is None:
                 return {"error": derained.error}
             figures, problems = self.measures(derained.image, derained.rainy, derained.clean)
-            if self.save_images:
+            if self._keeps(method):
                 write_result(self.image_path(method, test_set, derained.index), encode_png(derained.image))
             return {"figures": figures, "problems": problems, "output": digest_of(derained.image)}
 
@@ -166,7 +166,10 @@ class Scoring:
         have = {*result["figures"], *result["problems"]}
         if any(measure.name not in have for measure in self.measures.of(test_set.paired)):
             return False
-        return not self.save_images or self.image_path(method, test_set, index).exists()
+        return not self._keeps(method) or self.image_path(method, test_set, index).exists()
+
+    def _keeps(self, method: Method) -> bool:
+        return self.save_images and method.options.type != "input"
 
 
 @dataclass
