@@ -66,7 +66,9 @@ def to_markdown(results: Results) -> str:
             lines += _table(["method", *_titles(measures)], _cells(compared, measures, _difference))
     costs = [(method, cost) for method in results["methods"] for cost in method["costs"]]
     if costs:
-        lines += ["## Cost", "", "FLOPs are of one image; a multiply-add counts as one.", ""]
+        device, threads, precision = (environment.get(key) for key in ("device_name", "threads", "precision"))
+        where = f"On {device}, {threads} threads, {precision}."
+        lines += ["## Cost", "", f"{where} FLOPs are of one image; a multiply-add counts as one.", ""]
         header = ["method", "parameters", "size", "batch", "FLOPs", "seconds [quartiles]", "images/s", "peak memory"]
         lines += _table(header, [_cost_cells(method, cost) for method, cost in costs])
     return "\n".join(lines).rstrip() + "\n"

@@ -59,7 +59,7 @@ def results() -> Results:
     difference = {"mean": 5.5, "low": 5.25, "high": 5.75, "wins": 0.5, "images": 2}
     found: Any = {
         "name": "some|thing",
-        "environment": {"torch": "2.0", "device": "cpu"},
+        "environment": {"torch": "2.0", "device_name": "a processor", "threads": 2, "precision": "float32"},
         "baseline": "input",
         "measures": [
             measure("psnr_matlab_y", "PSNR matlab_y", 2, "matlab_y"),
@@ -161,6 +161,7 @@ def test_markdown_has_costs_and_warnings_and_every_data_set(results: Results) ->
     first, second = cells(text, "net")[-2:]
     assert first == ["net", "55,046", "481x321", "2", "8.50 G", "0.5 [0.4, 0.625]", "4", "3 MiB"]
     assert second[5] == "out of memory"
+    assert "On a processor, 2 threads, float32. FLOPs are of one image" in text
     assert "- too \\| few" in text
     assert "## rain: 2 pairs, Rain100L" in text
     assert "## real: 1 images without ground truth" in text
