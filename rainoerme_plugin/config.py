@@ -1,4 +1,4 @@
-"""Reading option files: inheritance, overrides, environment variables. What the keys mean is `schema`'s business."""
+"""Reading option files: inheritance, overrides, environment variables. What the keys mean is others' business."""
 
 from __future__ import annotations
 
@@ -6,12 +6,29 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .errors import OptionError
+
+if TYPE_CHECKING:
+    from .devices import Launcher
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for: an option file, and what is not in it."""
+
+    option_file: Path
+    overrides: Sequence[str] = ()
+    device: str = "auto"
+    launcher: Launcher = "none"
+    auto_resume: bool = False
+    root: Path = Path()
+    """Below it, experiments/ and results/ are made."""
 
 
 class _Loader(yaml.SafeLoader):

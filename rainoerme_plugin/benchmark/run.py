@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__, register
-from ..config import read_options
+from ..config import Request, read_options
 from ..data.sources import Track
-from ..devices import Launcher, join_processes, pick_device
+from ..devices import join_processes, pick_device
 from ..errors import DataError, OptionError
 from ..progress import track
 from .cautions import Training, find_cautions
@@ -35,17 +35,6 @@ from .testsets import TestSet, open_test_set, training_hashes
 
 if TYPE_CHECKING:
     from .report import Shown
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    option_file: Path
-    overrides: Sequence[str] = ()
-    device: str = "auto"
-    launcher: Launcher = "none"
-    root: Path = Path()
 
 
 def benchmark(request: Request) -> tuple[Results, Path] | None:

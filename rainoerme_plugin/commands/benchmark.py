@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_run_arguments
+from .train import add_run_arguments, request_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,18 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..benchmark.run import Request, benchmark
+    from ..benchmark.run import benchmark
     from ..benchmark.tables import to_text
 
-    found = benchmark(
-        Request(
-            option_file=arguments.opt,
-            overrides=arguments.settings,
-            device=arguments.device,
-            launcher=arguments.launcher,
-            root=arguments.root,
-        )
-    )
+    found = benchmark(request_of(arguments))
     if found is None:
         return 0
     results, folder = found

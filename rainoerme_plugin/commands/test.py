@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_run_arguments
+from .train import add_run_arguments, request_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..engine.session import Request
     from ..engine.testing import test
 
-    scores, opt = test(
-        Request(
-            option_file=arguments.opt,
-            overrides=arguments.settings,
-            device=arguments.device,
-            launcher=arguments.launcher,
-            root=arguments.root,
-        )
-    )
+    scores, opt = test(request_of(arguments))
     if opt["rank"] != 0:
         return 0
     metrics = list(opt["val"].get("metrics") or {})

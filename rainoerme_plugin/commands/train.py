@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..config import Request
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,20 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's last saved state")
 
 
+def request_of(arguments: argparse.Namespace) -> Request:
+    """What the arguments of `add_run_arguments` ask for."""
+    from ..config import Request
+
+    return Request(
+        option_file=arguments.opt,
+        overrides=arguments.settings,
+        device=arguments.device,
+        launcher=arguments.launcher,
+        auto_resume=getattr(arguments, "auto_resume", False),
+        root=arguments.root,
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from ..engine.session import Request
     from ..engine.training import train
 
-    opt = train(
-        Request(
-            option_file=arguments.opt,
-            overrides=arguments.settings,
-            device=arguments.device,
-            launcher=arguments.launcher,
-            auto_resume=arguments.auto_resume,
-            root=arguments.root,
-        )
-    )
+    opt = train(request_of(arguments))
     if opt["rank"] == 0:
         print(f"Network: {Path(opt['path']['models']) / 'net_g_latest.pth'}")
     return 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,15 @@ import torch.distributed as dist
 import yaml
 from tqdm import tqdm
 
-from ..config import read_options
+from ..config import Request, read_options
 from ..data.images import write_whole
-from ..devices import Launcher, join_processes, pick_device
+from ..devices import join_processes, pick_device
 from ..errors import OptionError
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options
 from ..weights import load_weights
 from .mend import mend_basicsr
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    option_file: Path
-    overrides: Sequence[str] = ()
-    device: str = "auto"
-    launcher: Launcher = "none"
-    auto_resume: bool = False
-    root: Path = Path()
 
 
 def begin(request: Request, *, training: bool) -> dict[str, Any]:

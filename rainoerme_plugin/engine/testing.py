@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import Request
 from ..errors import OptionError
-from .session import Request, begin, brings_weights, check_checkpoints, logging_to, open_folder
+from .session import begin, brings_weights, check_checkpoints, logging_to, open_folder
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..config import Request
 from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
 from ..progress import is_terminal
 from ..weights import read_checkpoint
 from .sampler import StreamSampler
-from .session import Request, begin, check_checkpoints, logging_to, open_folder
+from .session import begin, check_checkpoints, logging_to, open_folder
 
 
 def train(request: Request) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from tiny import benchmark_options, tiny_data, tiny_options, write_images, write
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.benchmark import methods as methods_module
-from rainoerme_plugin.benchmark.run import Request, benchmark, pick_images
+from rainoerme_plugin.benchmark.run import benchmark, pick_images
 from rainoerme_plugin.commands import main
+from rainoerme_plugin.config import Request
 from rainoerme_plugin.errors import OptionError, RainOerMeError
 
 

@@ -12,7 +12,7 @@ from tiny import OPTIONS, tiny_data, tiny_options
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.commands import main
-from rainoerme_plugin.engine.session import Request
+from rainoerme_plugin.config import Request
 from rainoerme_plugin.engine.testing import test as run_test
 from rainoerme_plugin.errors import OptionError, WeightsError
 

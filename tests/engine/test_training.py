@@ -14,8 +14,9 @@ from PIL import Image
 from tiny import tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.config import Request
 from rainoerme_plugin.data.unpaired import shuffled
-from rainoerme_plugin.engine.session import Request, begin, check_checkpoints
+from rainoerme_plugin.engine.session import begin, check_checkpoints
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError
 
