@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from .testsets import TestSet
 
 _AHEAD = 4
 """Images read ahead of the network, and results waiting to be measured behind it."""
-_LIVES = 2
-"""How often a process may die over an image until it is left out: the first time it may have been killed for another
+_LIVES = 3
+"""How often a process may die over an image until it is left out: once or twice it may have been killed for another
 reason."""
 _DIED = f"the process died {_LIVES} times while it derained this image; it may want more memory than there is"
 
@@ -66,7 +67,7 @@ class Scoring:
             for index in range(share.rank, len(test_set), share.world)
             if not self._is_done(method, test_set, index)
         ]
-        for index in [index for index in todo if self._is_deadly(method, test_set, index)]:
+        for index in [index for index in todo if self._deaths(method, test_set, index) >= _LIVES]:
             todo.remove(index)
             self.records.add(self._key(method, test_set, index), {"error": _DIED})
         if not todo:
@@ -117,26 +118,27 @@ class Scoring:
                     name = test_set.names[image.index]
                     image.image = self._kept(method, test_set, image.index)
                     if image.image is None:
-                        self._begin(method, test_set, image.index)
-                        image.image = method(image.rainy, test_set.name, name, self.run)
+                        with self._surviving(method, test_set, image.index):
+                            image.image = method(image.rainy, test_set.name, name, self.run)
                 except Exception as error:  # networks of others fail in ways of their own
                     image.error = one_line(error)
-                except BaseException:
-                    self._begin(method, test_set, image.index, -1)  # interrupted: nobody died
-                    raise
             yield image
 
-    def _begin(self, method: Method, test_set: TestSet, index: int, times: int = 1) -> None:
-        """Note that an image is about to be derained, for the case that no one lives to tell."""
+    @contextmanager
+    def _surviving(self, method: Method, test_set: TestSet, index: int) -> Iterator[None]:
+        """Count an image as a death while it is derained; whoever lives takes that back."""
+        deaths, key = self._deaths(method, test_set, index), f"deaths {self._key(method, test_set, index)}"
         if method.network is not None:
-            key = self._key(method, test_set, index)
-            begun = (self.records.get(f"begun {key}") or {"times": 0})["times"]
-            self.records.add(f"begun {key}", {"times": begun + times})
+            self.records.add(key, {"times": deaths + 1})
+        try:
+            yield
+        finally:
+            if method.network is not None:
+                self.records.add(key, {"times": deaths})
 
-    def _is_deadly(self, method: Method, test_set: TestSet, index: int) -> bool:
-        begun = self.records.get(f"begun {self._key(method, test_set, index)}")
-        result = self.result(method, test_set, index)
-        return begun is not None and begun["times"] >= _LIVES and (result is None or result.get("error") == _DIED)
+    def _deaths(self, method: Method, test_set: TestSet, index: int) -> int:
+        record = self.records.get(f"deaths {self._key(method, test_set, index)}")
+        return 0 if record is None else int(record["times"])
 
     def _kept(self, method: Method, test_set: TestSet, index: int) -> RGB | None:
         """The derained image in the folder, if it is the one that was measured."""
