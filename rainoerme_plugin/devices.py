@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -31,6 +32,29 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def bound_memory() -> int | None:
+    """Let allocations fail that would take more memory than is free now: else Linux kills the process over them.
+
+    Returns:
+        The bound on the process's data in bytes; None on other systems, where nothing is done.
+    """
+    try:
+        import resource
+
+        free = _read_kib("/proc/meminfo", "MemAvailable:")
+        bound = free + _read_kib("/proc/self/status", "VmData:")
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    except (ImportError, OSError, StopIteration, ValueError):
+        return None
+    return bound
+
+
+def _read_kib(file: str, field: str) -> int:
+    """A field of one of Linux's status files, in bytes."""
+    lines = (line.split() for line in Path(file).read_text().splitlines())
+    return next(int(words[1]) * 1024 for words in lines if words and words[0] == field)
 
 
 def join_processes(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -33,3 +36,22 @@ def test_a_launcher_without_its_environment_is_refused(monkeypatch: pytest.Monke
         join_processes("pytorch", "cpu")
     with pytest.raises(OptionError, match="SLURM_PROCID is not set; start with srun"):
         join_processes("slurm", "cpu")
+
+
+def test_an_allocation_beyond_free_memory_fails_and_the_process_lives() -> None:
+    program = (
+        "import sys, torch\n"
+        "from rainoerme_plugin.devices import bound_memory\n"
+        "bound = bound_memory()\n"
+        "print('no bound' if bound is None else 'bound')\n"
+        "if bound is not None:\n"
+        "    torch.zeros(2**20)\n"
+        "    try:\n"
+        "        torch.empty(bound, dtype=torch.uint8)\n"
+        "    except RuntimeError as error:\n"
+        "        print('memory' in str(error))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    if run.stdout == "no bound\n":
+        pytest.skip("this system does not tell how much memory is free")
+    assert (run.returncode, run.stdout) == (0, "bound\nTrue\n"), run.stderr

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..archs.adapt import Needs, derain
 from ..data.images import RGB
-from ..devices import pick_device
+from ..devices import bound_memory, pick_device
 from ..errors import one_line
 from .methods import Method, Runner, open_method
 from .options import CostOptions, MethodOptions, Precision
@@ -52,6 +52,8 @@ def _measure_all(
     register()
     method = open_method(name, options, "round")
     run = Runner(pick_device(device), precision)
+    if run.device.type == "cpu":
+        bound_memory()
     torch.backends.cudnn.benchmark = True
     with run.placed(method.network):
         # From small to large: the peak of memory, which the system never lowers, is then that of the last one.

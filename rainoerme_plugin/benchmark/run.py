@@ -18,7 +18,7 @@ import torch.distributed as dist
 from .. import __version__, register
 from ..config import Request, read_options
 from ..data.sources import Track
-from ..devices import join_processes, pick_device
+from ..devices import bound_memory, join_processes, pick_device
 from ..errors import DataError, OptionError
 from ..progress import track
 from .cautions import Training, find_cautions
@@ -61,6 +61,8 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
 
     rank, world, local_rank = join_processes(request.launcher, request.device, timeout=timedelta(days=7))
     device = pick_device(request.device, local_rank)
+    if device.type == "cpu":
+        bound_memory()  # so that an image that is too large is a failure of its own
     # Full float32 where float32 is said: TF32 is another precision.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
