@@ -23,7 +23,11 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAINOERME_DATA", "data")
 
 
-@pytest.mark.parametrize("file", sorted(OPTIONS.glob("*.yml")), ids=lambda path: path.name)
+# Those of benchmarks are of another kind: tests/benchmark/test_options.py.
+RUNS = sorted(set(OPTIONS.glob("*.yml")) - set(OPTIONS.glob("benchmark*.yml")))
+
+
+@pytest.mark.parametrize("file", RUNS, ids=lambda path: path.name)
 def test_the_projects_option_files_pass_without_a_warning(file: Path) -> None:
     options = read_options(file)
     if options["network_g"]["type"] == "PretrainedNet":  # the file is for the user to name
