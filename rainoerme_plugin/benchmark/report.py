@@ -25,7 +25,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocat
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from ..data.images import RGB, write_whole
+from ..data.images import RGB
+from .records import write_result
 from .results import Cost, DatasetInfo, Figure, MeasureInfo, PublishedFigure, Results, Row, Value
 
 MISSING = "–"
@@ -60,7 +61,7 @@ def write_report(path: Path, results: Results, shown: Iterable[Shown], max_side:
 
     Raises:
         ValueError: The results do not know an image's data set, name or method, or its pictures differ in size.
-        OSError: The file cannot be written.
+        RainOerMeError: The file cannot be written.
     """
     views = {dataset["name"]: _View(results, dataset) for dataset in results["datasets"]}
     for image in shown:
@@ -85,7 +86,7 @@ def write_report(path: Path, results: Results, shown: Iterable[Shown], max_side:
             "datasets": [view.pictures for view in views.values()],
         },
     )
-    write_whole(path, page.encode("utf-8", "replace"))  # a file's name may hold what UTF-8 cannot
+    write_result(path, page.encode("utf-8", "replace"))  # a file's name may hold what UTF-8 cannot
 
 
 @dataclass(frozen=True)

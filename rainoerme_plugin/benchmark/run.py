@@ -99,9 +99,9 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
         "rows": rows,
         "warnings": find_cautions(methods, test_sets, rows, training, missing, options.protocols),
     }
-    text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(results, indent=1, allow_nan=False, default=str) + "\n"
     for name, content in (("json", text), ("csv", to_csv(results)), ("md", to_markdown(results))):
-        write_result(folder / f"results.{name}", content.encode())
+        write_result(folder / f"results.{name}", content.encode("utf-8", "replace"))
     if options.report is not None:
         from .report import write_report
 

@@ -435,3 +435,14 @@ def test_the_published_files_reach_their_figures(tmp_path: Path, rainoerme_data:
     assert sorted(row["values"]["psnr_basicsr_y"]) == pytest.approx([35.72, 39.86], abs=0.005)
     assert results["datasets"][0]["known_as"] == "SPA-Data"
     assert any(warning["kind"] == "count" for warning in results["warnings"])
+
+
+def test_a_name_that_is_no_unicode_is_no_obstacle(root: Path) -> None:
+    (root / "rainy" / "1.png").rename(root / "rainy" / os.fsdecode(b"\xff.png"))
+    results = run(
+        root,
+        datasets={"photographs": {"type": "SingleRainDataset", "dataroot": str(root / "rainy")}},
+        report={"images": 3, "extremes": 0},
+        save_images=True,
+    )
+    assert row_of(results, "net", "photographs")["images"] == 3
