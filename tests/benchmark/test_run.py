@@ -231,6 +231,16 @@ def test_a_missing_result_image_is_a_failure_until_it_is_there(root: Path) -> No
     assert (row["images"], row["failed"]) == (2, 0)
 
 
+def test_a_result_image_that_changes_is_scored_again(root: Path) -> None:
+    write_images(root / "ready", 2, seed=3)
+    method = {"type": "images", "folder": str(root / "ready")}
+    assert row_of(run(root, methods__ready=method), "ready")["values"]["psnr_rgb"] == ["inf", "inf"]
+    shutil.copy(root / "ready" / "2.png", root / "ready" / "1.png")
+    first, second = row_of(run(root, methods__ready=method), "ready")["values"]["psnr_rgb"]
+    assert first < 40
+    assert second == "inf"
+
+
 def test_a_method_may_be_for_some_data_sets_only(root: Path) -> None:
     results = run(
         root,

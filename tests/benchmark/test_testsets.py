@@ -74,6 +74,9 @@ def test_single_images_of_a_folder_and_an_lmdb(tmp_path: Path) -> None:
     assert (folder.paired, folder.rule, len(folder)) == (False, None, 3)
     assert len(lmdb) == 2
     assert folder.read(1)[1] is None
+    every = surveyed(tmp_path / "r", type="SingleRainDataset", dataroot=tmp_path / "rainy", every=2)
+    assert every.names == ["1.png", "3.png"]
+    assert np.array_equal(every.read(1)[0], folder.read(2)[0])
     assert np.array_equal(lmdb.read(1)[0], folder.read(1)[0])
 
 
