@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class RainLayers(NamedTuple):
@@ -35,7 +35,7 @@ class HighPass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         smooth = self.conv1(x)
-        return torch.relu(self.dilated_conv(x - smooth) + smooth)
+        return self.dilated_conv(x - smooth).add_(smooth).relu_()
 
 
 class Aggregation(nn.Module):
@@ -49,7 +49,15 @@ class Aggregation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv1(x)
-        return self.merge(torch.cat([first, self.conv2(first)], dim=1))
+        return _merge(self.merge, first, self.conv2(first))
+
+
+def _merge(conv_relu: nn.Sequential, first: Tensor, second: Tensor) -> Tensor:
+    """``conv_relu(torch.cat([first, second], dim=1))`` without the copy, which takes longer than the sum."""
+    conv, channels = conv_relu[0], first.shape[1]
+    assert isinstance(conv, nn.Conv2d)
+    merged = functional.conv2d(first, conv.weight[:, :channels], conv.bias, padding=1)
+    return merged.add_(functional.conv2d(second, conv.weight[:, channels:], padding=1)).relu_()
 
 
 def detail_block(layers: int) -> nn.Sequential:
@@ -97,8 +105,8 @@ class RainOerMeNet(nn.Module):
     def rain_layer(self, rainy: Tensor) -> Tensor:
         """The rain layer of ``rainy`` (B, 3, H, W) in [0, 1]: same shape, within (-1, 1)."""
         first = self.block1(self.inc(rainy))
-        middle = self.merge11(torch.cat([first, self.block2(first)], dim=1))
-        last = self.merge12(torch.cat([middle, self.block3(middle)], dim=1))
+        middle = _merge(self.merge11, first, self.block2(first))
+        last = _merge(self.merge12, middle, self.block3(middle))
         return self.outc(last)
 
     def refine(self, rain: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ class CollapseGuard:
     """Raises when the hard loss has been next to nothing for some time.
 
     Args:
-        interval: Iterations over which the hard loss and the rain energy are averaged; the device is waited for only at
-            the end of each.
+        interval: Iterations over which the hard loss is averaged; the device is waited for only at the end of each.
         patience: Intervals in a row that must look collapsed.
         hard_loss: Below this mean hard loss an interval looks collapsed: synthetic rain that costs so little similarity
             is no rain.
@@ -35,7 +34,7 @@ class CollapseGuard:
     def __post_init__(self) -> None:
         if self.interval < 1 or self.patience < 1 or self.hard_loss <= 0:
             raise ValueError("interval and patience of the collapse guard must be at least 1, hard_loss above 0")
-        self._sums: list[Tensor] | None = None
+        self._sum: Tensor | None = None
         self._count = 0
         self._suspicious = 0
 
@@ -45,16 +44,15 @@ class CollapseGuard:
         Raises:
             CollapseError: Training has collapsed.
         """
-        values = [step.hard_loss, step.rain_energy, step.label_energy]
-        sums = self._sums or [value.new_zeros(()) for value in values]
-        self._sums = [total + value for total, value in zip(sums, values, strict=True)]
+        self._sum = step.hard_loss.clone() if self._sum is None else self._sum + step.hard_loss
         self._count += 1
         if self._count < self.interval:
             return
-        hard_loss, rain, label = (float(total) / self._count for total in self._sums)
-        self._sums, self._count = None, 0
+        hard_loss = float(self._sum) / self._count
+        self._sum, self._count = None, 0
         self._suspicious = self._suspicious + 1 if hard_loss < self.hard_loss else 0
         if self._suspicious >= self.patience:
+            rain, label = float(step.rain_energy), float(step.label_energy)
             raise CollapseError(
                 f"training has collapsed at iteration {iteration}: the hard loss is {hard_loss:.1e} and the rain layer "
                 f"holds {rain / max(label, 1e-12):.0%} of what the soft labels take out: the network copies its input. "

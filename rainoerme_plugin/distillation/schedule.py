@@ -10,13 +10,15 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor
+
 
 class StepWeights(NamedTuple):
-    """What one training step needs to know of the schedule."""
+    """What one training step needs to know of the schedule: numbers, or scalars on the device."""
 
-    soft: float
-    hard: float
-    gain: float
+    soft: float | Tensor
+    hard: float | Tensor
+    gain: float | Tensor
 
 
 @dataclass(frozen=True)

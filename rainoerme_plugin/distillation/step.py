@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .schedule import StepWeights
 from .synthesis import add_rain
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""A loss of two batches of images, smaller is better; the paper's is 1 - SSIM."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +27,29 @@ class DistillationStep:
     """Rain-to-clean: the refined derained image against the soft label."""
     hard_loss: Tensor
     """Clean-to-rain: the derained synthetic image against its clean original; 0 during warm-up."""
-    rain_energy: Tensor
-    """`rain_energy` of the refined rain layer."""
-    label_energy: Tensor
-    """`rain_energy` of the rainy image less its soft label: of what the coarse filter took out."""
+    rainy: Tensor
+    label: Tensor
+    layer: Tensor
+    """The rain layer, before the detail enhancement block."""
     rain: Tensor
     """The refined rain layer."""
-    derained: Tensor
-    """The rainy image less its rain layer, as at test time."""
     synthetic: Tensor
     """The clean image with that rain: the input of the second stage (the clean image itself during warm-up)."""
+
+    @property
+    def derained(self) -> Tensor:
+        """The rainy image less its rain layer, as at test time."""
+        return self.rainy - self.layer
+
+    @property
+    def rain_energy(self) -> Tensor:
+        """`rain_energy` of the refined rain layer."""
+        return rain_energy(self.rain)
+
+    @property
+    def label_energy(self) -> Tensor:
+        """`rain_energy` of the rainy image less its soft label: of what the coarse filter took out."""
+        return rain_energy(self.rainy - self.label)
 
 
 def rain_energy(rain: Tensor) -> Tensor:
@@ -47,7 +66,8 @@ def distillation_step(
     label: Tensor,
     clean: Tensor,
     weights: StepWeights,
-    criterion: Callable[[Tensor, Tensor], Tensor],
+    criterion: Criterion,
+    two_stages: bool | None = None,
 ) -> DistillationStep:
     """Forward both stages through one network; the caller goes backward through ``loss``.
 
@@ -57,27 +77,91 @@ def distillation_step(
         rainy: Rainy crops (B, 3, H, W) in [0, 1].
         label: Their soft labels.
         clean: Crops of unrelated clean images.
-        weights: Of this iteration. With a hard weight of 0 the second stage is not computed.
-        criterion: A loss of two batches of images, smaller is better; the paper's is 1 - SSIM.
+        weights: Of this iteration.
+        criterion: Compares images.
+        two_stages: Whether the second stage is computed; by default where the hard weight is above 0, which a
+            weight on a GPU could only say by waiting for it.
     """
+    if two_stages is None:
+        two_stages = bool(weights.hard > 0)
     layers = network(rainy, layers=True)
     soft_loss = criterion(rainy - layers.refined, label)
     loss = weights.soft * soft_loss
-    if weights.hard > 0:
+    if two_stages:
         synthetic = add_rain(clean, layers.refined, weights.gain)
         hard_loss = criterion(network(synthetic), clean)
         loss = loss + weights.hard * hard_loss
     else:
         synthetic = clean
         hard_loss = soft_loss.new_zeros(())
-    refined = layers.refined.detach()
     return DistillationStep(
         loss=loss,
         soft_loss=soft_loss.detach(),
         hard_loss=hard_loss.detach(),
-        rain_energy=rain_energy(refined),
-        label_energy=rain_energy(rainy - label),
-        rain=refined,
-        derained=rainy - layers.rain.detach(),
+        rainy=rainy,
+        label=label,
+        layer=layers.rain.detach(),
+        rain=layers.refined.detach(),
         synthetic=synthetic,
+    )
+
+
+def distillation_gradients(
+    network: nn.Module,
+    rainy: Tensor,
+    label: Tensor,
+    clean: Tensor,
+    weights: StepWeights,
+    criterion: Criterion,
+    two_stages: bool | None = None,
+    *,
+    parts: int = 1,
+    precision: torch.dtype | None = None,
+) -> DistillationStep:
+    """`distillation_step` forward and backward: the gradients are added to the parameters'.
+
+    Args:
+        network, rainy, label, clean, weights, criterion, two_stages: As of `distillation_step`.
+        parts: Go through the batch in so many equal parts, one after the other: the same gradients (but for networks
+            with batch statistics) in so much less memory.
+        precision: ``torch.bfloat16`` computes the network in it where PyTorch's autocast thinks it safe; None is
+            float32. Losses are float32 either way.
+
+    Returns:
+        The whole batch's step, all of it detached.
+
+    Raises:
+        ValueError: The batch cannot be split into ``parts``.
+    """
+    if len(rainy) % parts:
+        raise ValueError(f"a batch of {len(rainy)} cannot be split into {parts} equal parts")
+    chunks = zip(rainy.chunk(parts), label.chunk(parts), clean.chunk(parts), strict=True)
+    steps = []
+    for number, chunk in enumerate(chunks, 1):
+        # Processes exchange their gradients once, with the last part.
+        apart = isinstance(network, DistributedDataParallel) and number < parts
+        with network.no_sync() if apart else nullcontext():  # type: ignore[operator]
+            with torch.autocast(rainy.device.type, precision, enabled=precision is not None):
+                step = distillation_step(network, *chunk, weights, criterion, two_stages)
+            (step.loss / parts).backward()
+        steps.append(step)
+    return _joined(steps, rainy, label)
+
+
+def _joined(steps: list[DistillationStep], rainy: Tensor, label: Tensor) -> DistillationStep:
+    def mean(losses: list[Tensor]) -> Tensor:
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def whole(images: list[Tensor]) -> Tensor:
+        return images[0] if len(images) == 1 else torch.cat(images)
+
+    return DistillationStep(
+        loss=mean([step.loss.detach() for step in steps]),
+        soft_loss=mean([step.soft_loss for step in steps]),
+        hard_loss=mean([step.hard_loss for step in steps]),
+        rainy=rainy,
+        label=label,
+        layer=whole([step.layer for step in steps]),
+        rain=whole([step.rain for step in steps]),
+        synthetic=whole([step.synthetic for step in steps]),
     )

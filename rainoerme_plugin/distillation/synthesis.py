@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def add_rain(clean: Tensor, rain: Tensor, gain: float = 1.0) -> Tensor:
+def add_rain(clean: Tensor, rain: Tensor, gain: float | Tensor = 1.0) -> Tensor:
     """``clamp(clean + gain * rain, 0, 1)``: a rainy image whose clean version is known.
 
     Args:

@@ -25,13 +25,17 @@ from ..archs.result_images import ResultImages
 from ..data.images import RGB, to_image, write_image
 from ..data.panels import panel, show_rain, shrink
 from ..distillation.collapse import CollapseGuard
-from ..distillation.step import DistillationStep, distillation_step
-from ..errors import OptionError
+from ..distillation.graphs import GraphedGradients, Images
+from ..distillation.schedule import StepWeights
+from ..distillation.step import DistillationStep, distillation_gradients
+from ..errors import OptionError, one_line
 from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
 from ..progress import is_terminal
 from ..weights import checkpoint_of, load_weights, save_checkpoint
 from .lr_scheduler import LinearDecayLR
 
+FUSED = ("Adam", "AdamW", "SGD")
+"""Optimisers that PyTorch has as one kernel, on CPU and CUDA."""
 PANEL_ROWS = 4
 PANEL_WIDTH = 1000
 
@@ -66,6 +70,23 @@ class DistillationModel(SRModel):
             self.net_g_ema.eval()
         self.setup_optimizers()
         self.setup_schedulers()
+        self._setup_computation(options)
+
+    def _setup_computation(self, options: DistillationTrainOptions) -> None:
+        """How steps are computed; anything but the plain way is given up for it, with a message, where it fails."""
+        self._precision = torch.bfloat16 if options.precision == "bfloat16" else None
+        self._accumulation = options.accumulation
+        self._network: nn.Module = self.net_g
+        self._compiled = options.compile
+        if options.compile:
+            self._network = torch.compile(self.net_g, dynamic=False)  # type: ignore[assignment]
+        self._graphs: GraphedGradients | None = None
+        if options.cuda_graphs:
+            missing = "it needs a CUDA GPU" * (self.device.type != "cuda") or "several processes" * self.opt["dist"]
+            if missing:
+                get_root_logger().warning(f"train.cuda_graphs: {missing}; training goes on without")
+            else:
+                self._graphs = GraphedGradients(self._compute, self.get_bare_model(self.net_g).parameters())
 
     @staticmethod
     def _train_options(opt: Mapping[str, Any]) -> DistillationTrainOptions:
@@ -76,7 +97,8 @@ class DistillationModel(SRModel):
         """See whether ``network`` can be trained with these options.
 
         Raises:
-            OptionError: It gives no rain layers, or has no backbone to treat as ``train.backbone`` says.
+            OptionError: It gives no rain layers, has no backbone to treat as ``train.backbone`` says, or the batch
+                cannot be split as ``train.accumulation`` says.
         """
         if "layers" not in inspect.signature(network.forward).parameters:
             kind = opt["network_g"]["type"]
@@ -85,6 +107,10 @@ class DistillationModel(SRModel):
                 f"{{type: DistillationNet, backbone: {{type: {kind}, ...}}}}"
             )
         cls._backbone(network, opt)
+        parts = cls._train_options(opt).accumulation
+        batch = (opt.get("datasets") or {}).get("train", {}).get("batch_size_per_gpu", parts)
+        if batch % parts:
+            raise OptionError(f"train.accumulation: a batch of {batch} cannot be split into {parts} equal parts")
 
     @classmethod
     def _backbone(cls, network: nn.Module, opt: Mapping[str, Any]) -> tuple[nn.Module, BackboneOptions] | None:
@@ -98,6 +124,9 @@ class DistillationModel(SRModel):
 
     def setup_optimizers(self) -> None:
         settings = {key: value for key, value in self.opt["train"]["optim_g"].items() if key != "type"}
+        kind = self.opt["train"]["optim_g"]["type"]
+        if kind in FUSED and "foreach" not in settings and self.device.type in ("cpu", "cuda"):
+            settings.setdefault("fused", True)
         network = self.get_bare_model(self.net_g)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": trained}]
@@ -109,7 +138,7 @@ class DistillationModel(SRModel):
             split = ([p for p in trained if id(p) not in theirs], [p for p in trained if id(p) in theirs])
             rates = (settings["lr"], settings["lr"] * options.lr_factor)
             groups = [{"params": part, "lr": rate} for part, rate in zip(split, rates, strict=True) if part]
-        self.optimizer_g = self.get_optimizer(self.opt["train"]["optim_g"]["type"], groups, **settings)
+        self.optimizer_g = self.get_optimizer(kind, groups, **settings)
         self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
@@ -124,19 +153,15 @@ class DistillationModel(SRModel):
         if "rainy" not in data:
             super().feed_data({**data, "lq": data["lq"].contiguous(memory_format=torch.channels_last)})
             return
-        self.rainy, self.label, self.clean = (
-            data[key].to(self.device, non_blocking=True, memory_format=torch.channels_last)
-            for key in ("rainy", "label", "clean")
-        )
+        rainy, label, clean = (data[key].to(self.device, non_blocking=True) for key in ("rainy", "label", "clean"))
+        self.images: Images = rainy, label, clean
 
     def optimize_parameters(self, current_iter: int) -> None:
         frozen = self._frozen is not None and current_iter <= self._frozen[1]
         if self._frozen is not None:
             self._frozen[0].train(not frozen)
         weights = self.schedule.at(current_iter, seed=int(self.opt.get("manual_seed") or 0))
-        step = distillation_step(self.net_g, self.rainy, self.label, self.clean, weights, self.criterion)
-        self.optimizer_g.zero_grad(set_to_none=True)
-        step.loss.backward()
+        step = self._gradients(weights, frozen)
         if self._frozen is not None and frozen:
             # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
             self._frozen[0].zero_grad(set_to_none=True)
@@ -148,6 +173,44 @@ class DistillationModel(SRModel):
             self.guard.check(step, current_iter)
         self._step = step
 
+    def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:
+        if self._graphs is not None:
+            try:
+                return self._graphs(self.images, weights, state=frozen)
+            except RuntimeError as error:
+                if isinstance(error, torch.cuda.OutOfMemoryError):
+                    raise
+                get_root_logger().warning(
+                    f"train.cuda_graphs: the step cannot be captured ({one_line(error)}); training goes on without"
+                )
+                self._graphs = None
+        self.optimizer_g.zero_grad(set_to_none=True)
+        return self._compute(self.images, weights, bool(weights.hard > 0))
+
+    def _compute(self, images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
+        rainy, label, clean = (as_floats(image) for image in images)
+        try:
+            return distillation_gradients(
+                self._network,
+                rainy,
+                label,
+                clean,
+                weights,
+                self.criterion,
+                two_stages,
+                parts=self._accumulation,
+                precision=self._precision,
+            )
+        except Exception as error:
+            if not self._compiled or not _from_compiler(error):
+                raise
+            get_root_logger().warning(
+                f"train.compile: torch.compile fails here ({one_line(error)}); training goes on without"
+            )
+            self._compiled, self._network = False, self.net_g
+            self.optimizer_g.zero_grad(set_to_none=True)
+            return self._compute(images, weights, two_stages)
+
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step (averaged over processes), and how much rain its rain layers held."""
         step = self._step
@@ -158,8 +221,8 @@ class DistillationModel(SRModel):
 
     def _training_images(self, step: DistillationStep) -> OrderedDict[str, Tensor]:
         images = {
-            "rainy": self.rainy,
-            "soft label": self.label,
+            "rainy": step.rainy,
+            "soft label": step.label,
             "rain layer": show_rain(step.rain),
             "clean + rain": step.synthetic,
             "derained": step.derained,
@@ -272,9 +335,14 @@ class DistillationModel(SRModel):
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the running mean of the weights on; what is not trained (a frozen backbone, statistics) is copied."""
         network = self.get_bare_model(self.net_g)
-        for mean, value in zip(self.net_g_ema.parameters(), network.parameters(), strict=True):
-            if value.requires_grad:
-                mean.mul_(decay).add_(value, alpha=1 - decay)
+        trained = [
+            (mean, value)
+            for mean, value in zip(self.net_g_ema.parameters(), network.parameters(), strict=True)
+            if value.requires_grad
+        ]
+        if trained:
+            means, values = map(list, zip(*trained, strict=True))
+            torch._foreach_lerp_(means, values, 1 - decay)
         for mean, value in zip(self.net_g_ema.buffers(), network.buffers(), strict=True):
             mean.copy_(value)
 
@@ -298,6 +366,18 @@ class DistillationModel(SRModel):
             saved.update(checkpoint_of(self.get_bare_model(network), key))
         name = "latest" if current_iter == -1 else current_iter
         save_checkpoint(saved, Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth")
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W), uint8 or float, as networks take them: float32 in [0, 1], channels last."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _from_compiler(error: Exception) -> bool:
+    """Whether torch.compile itself failed, and not what it compiled."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def _score(image: RGB, clean: RGB, options: dict[str, Any]) -> float:

@@ -15,16 +15,17 @@ from rainoerme_plugin.losses.ssim import SSIMLoss
 
 
 def step_with(hard_loss: float, rain: float = 0.001, label: float = 0.1) -> DistillationStep:
-    image = torch.zeros(1, 3, 2, 2)
+    # Half of each channel lies that far above its mean, half below.
+    stripes = torch.tensor([1.0, -1.0]).expand(1, 3, 2, 2)
     return DistillationStep(
         loss=torch.tensor(hard_loss),
         soft_loss=torch.tensor(0.1),
         hard_loss=torch.tensor(hard_loss),
-        rain_energy=torch.tensor(rain),
-        label_energy=torch.tensor(label),
-        rain=image,
-        derained=image,
-        synthetic=image,
+        rainy=label * stripes,
+        label=torch.zeros(1, 3, 2, 2),
+        layer=torch.zeros(1, 3, 2, 2),
+        rain=rain * stripes,
+        synthetic=torch.zeros(1, 3, 2, 2),
     )
 
 

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from rainoerme_plugin.archs.rainoerme import RainLayers, RainOerMeNet
 from rainoerme_plugin.distillation.schedule import StepWeights
-from rainoerme_plugin.distillation.step import DistillationStep, distillation_step, rain_energy
+from rainoerme_plugin.distillation.step import (
+    DistillationStep,
+    distillation_gradients,
+    distillation_step,
+    rain_energy,
+)
 from rainoerme_plugin.distillation.synthesis import add_rain
 from rainoerme_plugin.losses.ssim import SSIMLoss
 
@@ -145,4 +150,129 @@ def test_clean_crops_of_another_size_are_refused() -> None:
             torch.zeros(1, 3, 4, 4),
             StepWeights(1.0, 1.0, 1.0),
             nn.MSELoss(),
+        )
+
+
+# --- gradients ---
+
+GRADIENT_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+"""Of the largest gradient."""
+
+
+def lively_network(dtype: torch.dtype) -> RainOerMeNet:
+    torch.manual_seed(0)
+    network = RainOerMeNet(channels=4).to(dtype)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def released_forward(network: RainOerMeNet, rainy: Tensor) -> tuple[Tensor, Tensor]:
+    """Both rain layers as the released code computes them: out of place, features concatenated."""
+
+    def high_pass(module: nn.Module, x: Tensor) -> Tensor:
+        smooth = torch.relu(nn.functional.conv2d(x, module.conv1[0].weight, module.conv1[0].bias, padding=1))
+        return torch.relu(module.dilated_conv(x - smooth) + smooth)
+
+    def aggregation(module: nn.Module, x: Tensor) -> Tensor:
+        first = high_pass(module.conv1, x)
+        return module.merge(torch.cat([first, high_pass(module.conv2, first)], dim=1))
+
+    first = aggregation(network.block1, network.inc(rainy))
+    middle = network.merge11(torch.cat([first, aggregation(network.block2, first)], dim=1))
+    rain = network.outc(network.merge12(torch.cat([middle, aggregation(network.block3, middle)], dim=1)))
+    return rain, network.out2(rain)
+
+
+def released_ssim(x: Tensor, y: Tensor) -> Tensor:
+    line = torch.exp(-((torch.arange(11, dtype=x.dtype) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(line / line.sum(), line / line.sum()).expand(3, 1, 11, 11)
+    mean_x, mean_y, xx, yy, xy = (
+        nn.functional.conv2d(maps, window, padding=5, groups=3) for maps in (x, y, x * x, y * y, x * y)
+    )
+    likeness = (2 * mean_x * mean_y + 1e-4) * (2 * (xy - mean_x * mean_y) + 9e-4)
+    return (likeness / ((mean_x**2 + mean_y**2 + 1e-4) * (xx - mean_x**2 + yy - mean_y**2 + 9e-4))).mean()
+
+
+def images_of(dtype: torch.dtype, batch: int = 4, size: int = 24) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    rainy, label, clean = torch.rand(3, batch, 3, size, size, generator=generator, dtype=torch.float64).to(dtype)
+    return rainy, label, clean
+
+
+def flat(network: nn.Module) -> Tensor:
+    return torch.cat([parameter.grad.flatten().double() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", GRADIENT_TOLERANCE)
+def test_gradients_are_those_of_the_plain_step(dtype: torch.dtype, layout: torch.memory_format, parts: int) -> None:
+    network, (rainy, label, clean) = lively_network(dtype), images_of(dtype)
+    _, refined = released_forward(network, rainy)
+    soft = 1 - released_ssim(rainy - refined, label)
+    synthetic = torch.clamp(clean + 1.3 * refined.detach(), 0, 1)
+    hard = 1 - released_ssim(synthetic - released_forward(network, synthetic)[0], clean)
+    (0.6 * soft + 2.5 * hard).backward()
+    plain = flat(network)
+    network.zero_grad()
+    network = network.to(memory_format=layout)
+    images = [image.contiguous(memory_format=layout) for image in (rainy, label, clean)]
+    step = distillation_gradients(network, *images, StepWeights(0.6, 2.5, 1.3), SSIMLoss(), parts=parts)
+    assert float((flat(network) - plain).abs().max() / plain.abs().max()) < GRADIENT_TOLERANCE[dtype]
+    assert float(step.loss) == pytest.approx(float((0.6 * soft + 2.5 * hard).detach()), abs=1e-5)
+    assert float(step.hard_loss) == pytest.approx(float(hard.detach()), abs=1e-5)
+    torch.testing.assert_close(step.rain, refined.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(step.synthetic, synthetic.detach(), atol=1e-5, rtol=0)
+    assert not any(getattr(step, field.name).requires_grad for field in fields(step))
+
+
+def test_gradients_are_added_to_those_that_are_there() -> None:
+    network, images = lively_network(torch.float64), images_of(torch.float64)
+    distillation_gradients(network, *images, StepWeights(1.0, 1.0, 1.0), SSIMLoss())
+    once = flat(network)
+    distillation_gradients(network, *images, StepWeights(1.0, 1.0, 1.0), SSIMLoss())
+    torch.testing.assert_close(flat(network), 2 * once)
+
+
+@pytest.mark.parametrize("two_stages", [True, False])
+def test_weights_may_be_scalars_of_the_device(two_stages: bool) -> None:
+    network, images = lively_network(torch.float64), images_of(torch.float64)
+    numbers = StepWeights(0.6, 2.5 if two_stages else 0.0, 1.3)
+    distillation_gradients(network, *images, numbers, SSIMLoss())
+    plain = flat(network)
+    network.zero_grad()
+    scalars = StepWeights(*(torch.tensor(value, dtype=torch.float64) for value in numbers))
+    distillation_gradients(network, *images, scalars, SSIMLoss(), two_stages)
+    torch.testing.assert_close(flat(network), plain)
+
+
+def test_in_bfloat16_networks_compute_in_it_and_losses_in_float32() -> None:
+    network, images = lively_network(torch.float32), images_of(torch.float32)
+    seen: dict[str, torch.dtype] = {}
+    network.block2.conv1.dilated_conv.register_forward_hook(
+        lambda module, given, result: seen.update(layer=result.dtype)
+    )
+
+    def criterion(image: Tensor, target: Tensor) -> Tensor:
+        seen["image"] = image.dtype
+        return SSIMLoss()(image, target)
+
+    distillation_gradients(network, *images, StepWeights(0.6, 2.5, 1.3), criterion)
+    plain = flat(network)
+    assert seen == {"layer": torch.float32, "image": torch.float32}
+    network.zero_grad()
+    step = distillation_gradients(
+        network, *images, StepWeights(0.6, 2.5, 1.3), criterion, parts=2, precision=torch.bfloat16
+    )
+    assert seen == {"layer": torch.bfloat16, "image": torch.float32}
+    assert step.loss.dtype == torch.float32
+    likeness = float(nn.functional.cosine_similarity(flat(network), plain, dim=0))
+    assert 0.99 < likeness < 1 - 1e-7
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 4 cannot be split into 3 equal parts"):
+        distillation_gradients(
+            lively_network(torch.float32), *images_of(torch.float32), StepWeights(1, 1, 1), SSIMLoss(), parts=3
         )

@@ -518,3 +518,138 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     opt["path"]["pretrain_network_g"] = str(tmp_path / "gone.pth")
     with pytest.raises(WeightsError, match=r"no such checkpoint: .*gone\.pth"):
         build(opt)
+
+
+# --- how steps are computed ---
+
+
+def after_steps(opt: dict[str, Any], iterations: int = 4, images: str = "float32") -> DistillationModel:
+    """A model after some steps; ``images`` are what the loader hands over."""
+    model = build(opt)
+    enliven(model.net_g)
+    for iteration in range(1, iterations + 1):
+        levels = {key: (image * 255).round() for key, image in batch(iteration).items()}
+        data = {
+            key: level.to(torch.uint8) if images == "uint8" else level.float() / 255 for key, level in levels.items()
+        }
+        model.feed_data(data)
+        model.optimize_parameters(iteration)
+    return model
+
+
+def test_bytes_and_floats_train_alike_bit_for_bit(tmp_path: Path) -> None:
+    opt = options(tmp_path)
+    floats, integers = after_steps(deepcopy(opt)), after_steps(deepcopy(opt), images="uint8")
+    assert close(floats.net_g, integers.net_g, tolerance=0)
+    shown = integers._training_images(integers._step)
+    assert set(shown) == {"rainy", "soft label", "rain layer", "clean + rain", "derained"}
+    assert all(
+        float(images.min()) >= 0 and float(images.max()) <= 1.01 for images in (shown["rainy"], shown["soft label"])
+    )
+
+
+def test_accumulation_trains_the_same_network(tmp_path: Path) -> None:
+    models = [build(options(tmp_path, ema_decay=0, accumulation=parts)) for parts in (1, 2)]
+    for model in models:
+        model.net_g.double()
+        enliven(model.net_g)
+        for iteration in range(1, 5):
+            model.feed_data(batch(iteration))
+            model.optimize_parameters(iteration)
+    assert close(models[0].net_g, models[1].net_g)
+    assert models[1].get_current_log() == pytest.approx(models[0].get_current_log(), abs=1e-9)
+    assert models[1]._step.rain.shape == (2, 3, 16, 16)
+
+
+def test_a_batch_that_accumulation_cannot_split_is_refused(tmp_path: Path) -> None:
+    opt = options(tmp_path, accumulation=3)
+    opt["datasets"] = {"train": {"batch_size_per_gpu": 8}}
+    with pytest.raises(OptionError, match=r"train.accumulation: a batch of 8 cannot be split into 3 equal parts"):
+        build(opt)
+
+
+def test_bfloat16_is_what_the_network_computes_in_and_not_what_it_is_kept_in(tmp_path: Path) -> None:
+    exact, short = after_steps(options(tmp_path), 3), after_steps(options(tmp_path, precision="bfloat16"), 3)
+    assert short.get_current_log() == pytest.approx(exact.get_current_log(), rel=0.1)
+    assert short.get_current_log() != exact.get_current_log()
+    assert all(parameter.dtype == torch.float32 for parameter in short.net_g.parameters())
+
+
+def test_cuda_graphs_without_cuda_are_left_out_with_a_message(tmp_path: Path, log: list[str]) -> None:
+    plain, asked = after_steps(options(tmp_path)), after_steps(options(tmp_path, cuda_graphs=True))
+    assert [line for line in log if "cuda_graphs" in line] == [
+        "train.cuda_graphs: it needs a CUDA GPU; training goes on without"
+    ]
+    assert close(plain.net_g, asked.net_g, tolerance=0)
+
+
+def test_a_step_that_cannot_be_captured_is_computed_the_plain_way(tmp_path: Path, log: list[str]) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
+
+    plain, model = after_steps(options(tmp_path), 1), build(options(tmp_path))
+    enliven(model.net_g)
+    model._graphs = fails
+    model.feed_data({key: (image * 255).round().float() / 255 for key, image in batch(1).items()})
+    model.optimize_parameters(1)
+    assert [line for line in log if "train.cuda_graphs: the step cannot be captured (CUDA error: operation" in line]
+    assert close(plain.net_g, model.net_g, tolerance=0)
+    assert model._graphs is None
+
+
+def test_where_the_compiler_fails_training_goes_on_without(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(graph: Any, example: Any) -> Any:
+        raise RuntimeError("no working C++ compiler found")
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **how: compile_with(network, backend=no_compiler, **how))
+    plain, asked = after_steps(options(tmp_path)), after_steps(options(tmp_path, compile=True))
+    said = [line for line in log if "train.compile" in line]
+    assert len(said) == 1
+    assert "torch.compile fails here (" in said[0]
+    assert "no working C++ compiler found" in said[0]
+    assert "\n" not in said[0]
+    assert close(plain.net_g, asked.net_g, tolerance=0)
+    assert list(asked.net_g.state_dict()) == list(plain.net_g.state_dict())
+
+
+def test_a_compiled_network_trains_the_same_and_is_saved_under_its_own_names(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: Any, example: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **how: compile_with(network, backend=backend, **how))
+    plain, asked = after_steps(options(tmp_path)), after_steps(options(tmp_path, compile=True))
+    assert compiled
+    assert not [line for line in log if "train.compile" in line]
+    assert close(plain.net_g, asked.net_g, tolerance=1e-6)
+    assert list(asked.net_g.state_dict()) == list(plain.net_g.state_dict())
+
+
+def test_errors_that_are_not_the_compilers_are_not_hidden(tmp_path: Path, log: list[str]) -> None:
+    model = build(options(tmp_path, compile=True))
+    model.feed_data({key: image.float() for key, image in batch(1).items()})
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("broken loss")
+
+    model.criterion = fails
+    model._network = model.net_g
+    with pytest.raises(ValueError, match="broken loss"):
+        model.optimize_parameters(1)
+
+
+@pytest.mark.parametrize(("changes", "fused"), [({}, True), ({"fused": False}, False), ({"foreach": True}, None)])
+def test_the_optimiser_is_fused_unless_the_file_says_otherwise(
+    tmp_path: Path, changes: dict[str, Any], fused: bool | None
+) -> None:
+    opt = options(tmp_path)
+    opt["train"]["optim_g"].update(changes)
+    assert build(opt).optimizer_g.defaults["fused"] is fused

@@ -1,0 +1,145 @@
+"""CUDA graphs: what is copied, captured and handed back, with a stand-in for CUDA; on a GPU, the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.distillation.graphs import WARMUP, GraphedGradients, Images
+from rainoerme_plugin.distillation.schedule import StepWeights
+from rainoerme_plugin.distillation.step import DistillationStep, distillation_gradients
+from rainoerme_plugin.losses.ssim import SSIMLoss
+
+
+class Recorded:
+    """A graph of one recorded call: replaying it runs that call again on the tensors it was recorded with."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+
+    def replay(self) -> None:
+        self.call()
+
+
+class Work:
+    """Gradients of one parameter: soft * mean of the rainy image, and hard * gain * mean of the clean one."""
+
+    def __init__(self) -> None:
+        self.parameter = nn.Parameter(torch.zeros(()))
+        self.calls: list[bool] = []
+        self.recording: Recorded | None = None
+
+    def __call__(self, images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
+        rainy, label, clean = images
+        assert all(isinstance(weight, Tensor) for weight in weights)
+        self.calls.append(two_stages)
+        result, gradient = torch.zeros(()), torch.zeros(())
+
+        def compute() -> None:
+            value = weights.soft * rainy.mean()
+            value = value + weights.hard * weights.gain * clean.mean() if two_stages else value
+            result.copy_(value)
+            gradient.copy_(value)
+
+        if self.recording is not None:
+            # What is captured is not executed.
+            self.recording.call, self.recording = compute, None
+            assert self.parameter.grad is None, "backward would add to what is there, in every replay"
+            self.parameter.grad = gradient
+        else:
+            compute()
+            self.parameter.grad = gradient if self.parameter.grad is None else self.parameter.grad + gradient
+        return DistillationStep(result, result, result, rainy, label, rainy, rainy, clean)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    work = Work()
+
+    @contextmanager
+    def capture(graph: Recorded) -> Iterator[None]:
+        work.recording = graph
+        yield
+
+    class Stream:
+        def wait_stream(self, other: Stream) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    return work
+
+
+def images_of(value: float, batch: int = 2) -> Images:
+    return tuple(torch.full((batch, 3, 4, 4), value + offset) for offset in (0.0, 0.1, 0.2))  # type: ignore[return-value]
+
+
+def test_each_call_replays_with_its_own_images_and_weights(work: Work) -> None:
+    graphs = GraphedGradients(work, [work.parameter])
+    for value, weights in [(0.5, StepWeights(0.5, 2.0, 1.5)), (0.3, StepWeights(0.25, 4.0, 1.0))]:
+        images = images_of(value)
+        step = graphs(images, weights)
+        expected = weights.soft * value + weights.hard * weights.gain * (value + 0.2)
+        assert float(step.loss) == pytest.approx(expected, abs=1e-6)
+        assert float(work.parameter.grad) == pytest.approx(expected, abs=1e-6)
+        assert float(step.label[0, 0, 0, 0]) == pytest.approx(value + 0.1)
+        assert step.rainy is not images[0]
+    assert work.calls == [True] * (WARMUP + 1)
+
+
+def test_every_state_of_training_has_a_graph_and_gradients_of_its_own(work: Work) -> None:
+    graphs = GraphedGradients(work, [work.parameter])
+    one, both = StepWeights(1.0, 0.0, 1.0), StepWeights(1.0, 1.0, 1.0)
+    for weights, frozen in [(one, True), (both, True), (one, True), (both, False)]:
+        graphs(images_of(0.5), weights, state=frozen)
+        assert float(work.parameter.grad) == pytest.approx(0.5 + weights.hard * 0.7, abs=1e-6)
+    assert work.calls == [False] * 4 + [True] * 8
+    graphs(images_of(0.5, batch=1), both, state=False)
+    assert len(work.calls) == 16
+
+
+def test_what_cannot_be_captured_leaves_no_gradients(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def fails(graph: Recorded) -> Iterator[None]:
+        work.recording = graph
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", fails)
+    graphs = GraphedGradients(work, [work.parameter])
+    with pytest.raises(RuntimeError, match="not permitted"):
+        graphs(images_of(0.5), StepWeights(1.0, 1.0, 1.0))
+    assert work.parameter.grad is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_on_a_gpu_replayed_gradients_are_those_of_plain_steps(precision: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    network, criterion = RainOerMeNet().cuda(), SSIMLoss()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+
+    def compute(images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
+        return distillation_gradients(network, *images, weights, criterion, two_stages, precision=precision)
+
+    graphs = GraphedGradients(compute, network.parameters())
+    for seed, weights in enumerate([StepWeights(1.0, 0.0, 1.0), StepWeights(0.5, 1.5, 1.2)] * 2):
+        generator = torch.Generator().manual_seed(seed)
+        rainy, label, clean = torch.rand(3, 2, 3, 32, 32, generator=generator).cuda()
+        graphs((rainy, label, clean), weights)
+        replayed = [parameter.grad.clone() for parameter in network.parameters()]
+        network.zero_grad()
+        compute((rainy, label, clean), weights, weights.hard > 0)
+        largest = max(float(parameter.grad.abs().max()) for parameter in network.parameters())
+        for gradient, parameter in zip(replayed, network.parameters(), strict=True):
+            assert float((gradient - parameter.grad).abs().max()) < 1e-3 * largest
