@@ -38,8 +38,8 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 def keep_memory() -> None:
     """Let the C library keep freed memory for the next tensor (glibc; nothing is done elsewhere).
 
-    By default blocks of many megabytes go back to Linux when they are freed, and every new one is mapped and filled with
-    zeros first: a training step on a CPU frees and takes hundreds.
+    By default blocks of many megabytes go back to Linux when they are freed, and every new one is mapped and filled
+    with zeros first: a training step on a CPU frees and takes hundreds.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

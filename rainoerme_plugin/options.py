@@ -156,7 +156,7 @@ class UnpairedRainOptions(LoaderOptions):
     label: LabelOptions
     label_cache: str | None = None
     crop_size: Positive = 128
-    in_memory: bool = False
+    source: Literal["files", "memory", "device"] = "files"
     seed: Count | None = None
 
 
@@ -231,4 +231,8 @@ class DistillationTrainOptions(Section):
     distillation: DistillationOptions = DistillationOptions()
     loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
     backbone: BackboneOptions | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulation: Positive = 1
+    compile: bool = False
+    cuda_graphs: bool = False
     collapse_guard: GuardOptions = GuardOptions()

@@ -6,9 +6,15 @@ All of it may be interrupted and run again: what is done stays done.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from ..data.images import RGB
+    from ..data.sources import ImageSource, Sizes
 
 DEFAULT_LABEL = {"type": "opening"}
 """The filter of options/distill.yml."""
@@ -29,15 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,9])"
     )
     labels.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=filter_help)
-    output_help = "folder for the labels, under the images' names (default: the label cache, where training looks)"
-    labels.add_argument("-o", "--output", type=Path, metavar="DIR", help=output_help)
-    labels.add_argument("--cache", type=Path, metavar="DIR", help="another label cache than the default")
+    output_help = "folder for the labels, or NAME.lmdb, under the images' names: for 'type: folder'"
+    labels.add_argument("-o", "--output", type=Path, metavar="OUT", help=output_help)
+    cache_help = "folder to keep them in under names of their own: for label_cache"
+    labels.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
     labels.set_defaults(part_run=_labels)
 
     pack = parts.add_parser("lmdb", help="pack a folder of images into an LMDB in BasicSR's layout")
     pack.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
     pack.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.lmdb", help="the LMDB; must not exist")
     pack.set_defaults(part_run=_lmdb)
+
+    decoded_help = "in an LMDB, uncompressed: some times the size, and crops are read without decoding an image"
+    for part in (labels, pack):
+        part.add_argument("--decoded", action="store_true", help=decoded_help)
 
     demo = parts.add_parser("demo", help="make the demo data set: scikit-image's photographs, with rendered rain")
     place = Path("datasets/demo")
@@ -78,9 +89,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _labels(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from ..data.images import write_whole
-    from ..data.labels import filtered_labels
-    from ..data.sources import open_source
+    from ..data.labels import SoftLabels, kept_labels
+    from ..data.sources import is_lmdb, open_source
     from ..options import LabelOptions, read_section
     from ..progress import track
 
@@ -94,28 +104,75 @@ def _labels(arguments: argparse.Namespace) -> int:
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
     rainy = open_source(arguments.rainy)
-    labels = filtered_labels(rainy, coarse_filter, arguments.cache, track)
-    where = labels.paths[0].parent.parent
+    if not (arguments.output or arguments.cache):
+        raise OptionError(
+            "give -o OUT or --cache DIR: where the labels go. Training needs neither, it makes them as it goes"
+        )
+    if arguments.decoded and not (arguments.output and is_lmdb(arguments.output)):
+        raise OptionError("--decoded is for an LMDB: -o NAME.lmdb")
+    labels: ImageSource = SoftLabels(rainy, coarse_filter)
+    if arguments.cache:
+        labels = kept_labels(rainy, coarse_filter, arguments.cache, track)
     if arguments.output:
-        where = arguments.output
-        for index in track(range(len(labels)), len(labels), f"copying to {where}"):
-            write_whole((where / rainy.names[index]).with_suffix(".png"), labels.encoded(index))
-    print(f"{len(labels)} soft labels by {coarse_filter.key} in {where}")
+        _write_labels(labels, arguments.output, arguments.decoded, f"soft labels ({coarse_filter.key})")
+    print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}")
     return 0
 
 
 def _lmdb(arguments: argparse.Namespace) -> int:
-    from ..data.lmdb_store import write_lmdb
-    from ..data.sources import FolderSource
+    from ..data.sources import FolderSource, in_threads
     from ..progress import track
 
     source = FolderSource(arguments.folder)
-    images = ((name, source.encoded(index)) for index, name in enumerate(source.names))
-    capacity = sum(path.stat().st_size + 8192 for path in source.paths)
-    written = write_lmdb(arguments.output, images, capacity)
-    count = sum(1 for _ in track(written, len(source), f"packing {arguments.output}"))
-    print(f"{count} images in {arguments.output}")
+    files = in_threads(lambda index: (source.names[index], source.encoded(index)), range(len(source)), ahead=16)
+    if arguments.decoded:
+        capacity = _decoded_size(source.sizes(track))
+    else:
+        capacity = sum(path.stat().st_size + 8192 for path in source.paths)
+    _pack(files, len(source), arguments.output, capacity, arguments.decoded, f"packing {arguments.output}")
+    print(f"{len(source)} images in {arguments.output}")
     return 0
+
+
+def _write_labels(labels: ImageSource, output: Path, decoded: bool, title: str) -> None:
+    """Write labels as PNGs into a folder, or into an LMDB, under their images' names."""
+    from ..data.images import write_image
+    from ..data.sources import in_threads, is_lmdb
+    from ..progress import track
+
+    def make(index: int) -> tuple[str, RGB]:
+        return str(PurePosixPath(labels.names[index]).with_suffix(".png")), labels.read(index)
+
+    def write(index: int) -> None:
+        name, label = make(index)
+        try:
+            write_image(output / name, label)
+        except OSError as error:
+            raise DataError(f"cannot write the label {output / name}: {error.strerror}") from None
+
+    numbers = range(len(labels))
+    if is_lmdb(output):
+        made = in_threads(make, numbers, ahead=16)
+        _pack(made, len(labels), output, _decoded_size(labels.sizes(track)), decoded, title)
+        return
+    for _ in track(in_threads(write, numbers), len(labels), title):
+        pass
+
+
+def _pack(
+    images: Iterable[tuple[str, bytes | RGB]], count: int, output: Path, capacity: int, decoded: bool, title: str
+) -> None:
+    from ..data.lmdb_store import write_lmdb
+    from ..progress import track
+
+    for _ in track(write_lmdb(output, images, capacity, decoded=decoded), count, title):
+        pass
+
+
+def _decoded_size(sizes: Sizes) -> int:
+    """Upper bound on the bytes that images of these sizes take without compression."""
+    height, width = sizes.astype(int).T
+    return int((height * (3 * width + 3) + 8192).sum())
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -117,9 +117,14 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
     return np.ascontiguousarray(image.convert("RGB"))
 
 
+def planes(image: RGB) -> Tensor:
+    """(H, W, 3) uint8 to a (3, H, W) uint8 tensor, always a copy."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+
+
 def to_tensor(image: RGB) -> Tensor:
     """(H, W, 3) uint8 to a (3, H, W) float32 tensor in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+    return planes(image).float().div_(255)
 
 
 def to_image(tensor: Tensor, rounding: Rounding = "round") -> RGB:

@@ -1,22 +1,58 @@
-"""Soft labels: ready-made ones from a folder, or made by a coarse filter once and kept in a cache."""
+"""Soft labels: made by a coarse filter as they are needed, or once and kept, or found ready-made."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
-from .images import Header, decode_image, encode_png, write_whole
+from .images import RGB, decode_image, encode_png, write_whole
 from .lmdb_store import key_of
-from .sources import FileSource, ImageSource, LmdbSource, Picked, Track, in_threads, open_source, untracked
+from .sources import FileSource, ImageSource, LmdbSource, Sizes, Track, in_threads, open_source, untracked
 
 
-def default_cache() -> Path:
-    """Where labels are kept if no option says otherwise: in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rainoerme_plugin" / "labels"
+class SoftLabels:
+    """The soft labels of a source's images by a coarse filter, made whenever they are asked for.
+
+    A crop is filtered with as much around it as its pixels depend on (``coarse_filter.reach``), so that it is the
+    whole image's label there. Only the guided filter, whose running sums round, may differ by a grey level.
+    """
+
+    def __init__(self, rainy: ImageSource, coarse_filter: CoarseFilter) -> None:
+        self.rainy, self.coarse_filter = rainy, coarse_filter
+        self.names: Sequence[str] = rainy.names
+
+    def __len__(self) -> int:
+        return len(self.rainy)
+
+    def where(self, index: int) -> str:
+        return self.rainy.where(index)
+
+    def encoded(self, index: int) -> bytes:
+        return encode_png(self.read(index))
+
+    def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
+        return self.rainy.sizes(track)
+
+    def read(self, index: int) -> RGB:
+        return self.coarse_filter(self.rainy.read(index))
+
+    def crop(self, index: int, top: int, left: int, height: int, width: int) -> RGB:
+        return self.crop_both(index, top, left, height, width)[1]
+
+    def crop_both(self, index: int, top: int, left: int, height: int, width: int) -> tuple[RGB, RGB]:
+        """A window of a rainy image and of its label, of one reading."""
+        down, across = self.coarse_filter.reach
+        bottom, right = self.rainy.sizes()[index].tolist()
+        first, start = max(0, top - down), max(0, left - across)
+        last, end = min(bottom, top + height + down), min(right, left + width + across)
+        around = self.rainy.crop(index, first, start, last - first, end - start)
+        window = (slice(top - first, top - first + height), slice(left - start, left - start + width))
+        return around[window], self.coarse_filter(around)[window]
 
 
 def label_path(cache: Path, coarse_filter: CoarseFilter, encoded: bytes) -> Path:
@@ -25,13 +61,10 @@ def label_path(cache: Path, coarse_filter: CoarseFilter, encoded: bytes) -> Path
     return cache / coarse_filter.key / digest[:2] / f"{digest}.png"
 
 
-def filtered_labels(
-    rainy: ImageSource,
-    coarse_filter: CoarseFilter,
-    cache: str | Path | None = None,
-    track: Track[Path] = untracked,
+def kept_labels(
+    rainy: ImageSource, coarse_filter: CoarseFilter, cache: str | Path, track: Track[Path] = untracked
 ) -> FileSource:
-    """The soft labels of all rainy images by a coarse filter, in their order; the missing ones are made.
+    """The soft labels of all rainy images by a coarse filter, in their order, kept; the missing ones are made.
 
     Every label is written whole under a name of its own, so that an interrupted run goes on where it stopped and
     several may share one cache.
@@ -39,13 +72,13 @@ def filtered_labels(
     Args:
         rainy: The rainy images.
         coarse_filter: What makes the labels.
-        cache: Folder to keep them in; `default_cache` if None.
+        cache: Folder to keep them in.
         track: Shows the progress.
 
     Raises:
         DataError: An image cannot be read or the cache cannot be written.
     """
-    root = Path(cache).expanduser() if cache else default_cache()
+    root = Path(cache).expanduser()
 
     def ensure(index: int) -> Path:
         encoded = rainy.encoded(index)
@@ -59,10 +92,10 @@ def filtered_labels(
         return path
 
     paths = in_threads(ensure, range(len(rainy)))
-    return FileSource(list(track(paths, len(rainy), f"soft labels ({coarse_filter.key})")), rainy.names)
+    return FileSource(track(paths, len(rainy), f"soft labels ({coarse_filter.key})"), rainy.names)
 
 
-def ready_labels(rainy: ImageSource, root: str | Path) -> Picked:
+def ready_labels(rainy: ImageSource, root: str | Path) -> FileSource | LmdbSource:
     """Ready-made soft labels from a folder or LMDB, found by the rainy images' names (the file type may differ).
 
     Raises:
@@ -79,21 +112,22 @@ def ready_labels(rainy: ImageSource, root: str | Path) -> Picked:
             f"{root}: {len(missing)} of {len(rainy)} rainy images have no label of their name there; "
             f"the first is {missing[0]}"
         )
-    return Picked(source, [numbers[stem(name)] for name in rainy.names])
+    return source.pick([numbers[stem(name)] for name in rainy.names])
 
 
-def check_label_sizes(rainy: ImageSource, labels: ImageSource, sizes: Sequence[Header]) -> None:
+def check_label_sizes(rainy: ImageSource, labels: ImageSource) -> None:
     """Compare the labels' sizes with those of the rainy images.
 
     Raises:
         DataError: A label is not an image or of another size.
     """
-    for index, (size, label) in enumerate(zip(sizes, in_threads(labels.header, range(len(labels))), strict=True)):
-        if (size.height, size.width) != (label.height, label.width):
-            raise DataError(
-                f"label {labels.where(index)} is {label.width}x{label.height} pixels, its image {rainy.where(index)} "
-                f"{size.width}x{size.height}; make the label again"
-            )
+    sizes, found = rainy.sizes(), labels.sizes()
+    for index in np.flatnonzero((sizes != found).any(axis=1))[:1]:
+        height, width = found[index]
+        raise DataError(
+            f"label {labels.where(index)} is {width}x{height} pixels, its image {rainy.where(index)} "
+            f"{sizes[index, 1]}x{sizes[index, 0]}; make the label again"
+        )
 
 
 def _stem(name: str) -> str:

@@ -7,19 +7,36 @@ environment a path, opened when first used; they hold only its path, and all are
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
-from .images import decode_image, write_whole
+from .bmp import encode_bmp
+from .images import RGB, decode_image, encode_png, write_whole
+from .names import Names
+from .threads import in_threads
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers at once are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 META = "meta_info.txt"
+_AHEAD = 16
+"""Images that are decoded before they are written."""
+_SIZE = re.compile(r" \((\d{1,6}),(\d{1,6}),\d+\) \d+$")
 _environments: dict[str, lmdb.Environment] = {}
-_opening = threading.Lock()
+_lock = threading.Condition()
+_readers = 0
 
 
 def key_of(name: str) -> str:
@@ -33,34 +50,54 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
-    _opening.acquire()
+    _lock.acquire()
+    while _readers:  # a thread reads from the map that is to be closed
+        _lock.wait()
     _close_all()
 
 
 # A forked child would find its parent's environments open, useless to it and in the way; the parent opens them again.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_opening.release, after_in_child=_opening.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def _environment(root: Path) -> lmdb.Environment:
-    key = str(root.resolve())
-    with _opening:
-        if key not in _environments:
-            try:
-                environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
-            except lmdb.Error as error:
-                raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
-            # Reading a page beyond the end of its file would kill the process.
-            page_count = int(environment.info()["last_pgno"]) + 1
-            if (root / "data.mdb").stat().st_size < page_count * int(environment.stat()["psize"]):
-                environment.close()
-                raise DataError(f"{root}: data.mdb ends too early; make the LMDB again")
-            _environments[key] = environment
-        return _environments[key]
+@contextmanager
+def _environment(root: Path) -> Iterator[lmdb.Environment]:
+    """The environment of a path, held open for a while."""
+    global _readers
+    with _lock:
+        environment = _open(root)
+        _readers += 1
+    try:
+        yield environment
+    finally:
+        with _lock:
+            _readers -= 1
+            _lock.notify_all()
+
+
+def _open(root: Path) -> lmdb.Environment:
+    key = os.path.realpath(root)
+    if key not in _environments:
+        try:
+            environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
+        except lmdb.Error as error:
+            raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
+        # Reading a page beyond the end of its file would kill the process.
+        page_count = int(environment.info()["last_pgno"]) + 1
+        if (root / "data.mdb").stat().st_size < page_count * int(environment.stat()["psize"]):
+            environment.close()
+            raise DataError(f"{root}: data.mdb ends too early; make the LMDB again")
+        _environments[key] = environment
+    return _environments[key]
 
 
 class LmdbReader:
     """Encoded images by key.
+
+    Attributes:
+        keys: In the order of the list of images.
+        sizes: (N, 2) int32, height and width as listed; 0 where the list does not tell.
 
     Args:
         root: The LMDB's folder, usually ``NAME.lmdb``.
@@ -74,13 +111,13 @@ class LmdbReader:
         if not (self.root / "data.mdb").is_file():
             raise DataError(f"no LMDB (a folder with data.mdb) at {self.root} (looked from {Path.cwd()})")
         try:
-            lines = (self.root / META).read_text(encoding="utf-8").splitlines()
+            self.keys, self.sizes = _read_meta(self.root / META)
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.root}: its {META} cannot be read ({error}); make the LMDB again") from None
-        self.keys = [key_of(line) for line in lines if line.strip()]
         if not self.keys:
             raise DataError(f"{self.root}: {META} lists no images; make the LMDB again")
-        entries = int(_environment(self.root).stat()["entries"])
+        with _environment(self.root) as environment:
+            entries = int(environment.stat()["entries"])
         if entries != len(self.keys):
             raise DataError(f"{self.root}: {META} lists {len(self.keys)} images, but it holds {entries}; make it again")
 
@@ -90,66 +127,165 @@ class LmdbReader:
         Raises:
             DataError: There is none, or the LMDB is damaged.
         """
-        try:
-            with _environment(self.root).begin(buffers=False) as transaction:
+        with self.view(key) as data:
+            return bytes(data)
+
+    @contextmanager
+    def view(self, key: str) -> Iterator[memoryview]:
+        """The encoded image under ``key`` as it lies in the file, good until the context ends.
+
+        Raises:
+            DataError: There is none, or the LMDB is damaged.
+        """
+        with _environment(self.root) as environment:
+            try:
+                transaction = environment.begin(buffers=True)
                 value = transaction.get(key.encode())
-        except lmdb.Error as error:
-            raise DataError(f"{self.root}: damaged LMDB ({error}); make it again") from None
-        if value is None:
-            raise DataError(f"{self.root}: no image under the key '{key}'; make the LMDB again")
-        return bytes(value)
+            except lmdb.Error as error:
+                raise DataError(f"{self.root}: damaged LMDB ({error}); make it again") from None
+            if value is None:
+                raise DataError(f"{self.root}: no image under the key '{key}'; make the LMDB again")
+            with transaction:
+                yield value
+
+
+def _read_meta(path: Path) -> tuple[Names, NDArray[np.int32]]:
+    sizes = array("i")
+
+    def keys() -> Iterator[str]:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if stripped := line.strip():
+                    found = _SIZE.search(stripped)
+                    sizes.extend((int(found[1]), int(found[2])) if found else (0, 0))
+                    yield key_of(stripped)
+
+    names = Names(keys())
+    return names, np.array(sizes, np.int32).reshape(-1, 2)
 
 
 def write_lmdb(
-    root: Path, images: Iterable[tuple[str, bytes]], capacity: int, commit_every: int = 256
+    root: Path,
+    images: Iterable[tuple[str, bytes | RGB]],
+    capacity: int,
+    commit_every: int = 256,
+    decoded: bool = False,
 ) -> Iterator[str]:
-    """Write encoded images into a new LMDB, yielding the name of each when it is written or found there.
+    """Write images into a new LMDB, yielding the name of each when it is written or found there.
 
-    It grows in ``ROOT.partial`` and takes its name when complete; run again after an interruption, it keeps what was
-    committed. Images are stored as they are encoded, so that JPEGs stay as small as they were.
+    It grows in ``ROOT.partial`` and takes its name when all of it is on the disk; run again after an interruption, it
+    keeps what was committed. All cores decode, some images ahead.
 
     Args:
         root: The LMDB's folder; must not exist.
-        images: File names and bytes, every one an image; the key is the name up to its first dot.
-        capacity: Upper bound on the bytes of all images.
+        images: File names, and the bytes of the files or pixels; the key is the name up to its first dot.
+        capacity: Upper bound on the bytes of all images as they are stored.
         commit_every: Images a transaction.
+        decoded: Store uncompressed BMP files, which crops can be cut out of without decoding; else files are stored
+            as they are, so that JPEGs stay as small as they were, and pixels as PNG.
 
     Raises:
-        DataError: ``root`` exists, an image cannot be decoded, or two names have one key.
+        DataError: ``root`` exists or is being written, an image cannot be decoded, two names have one key, or there
+            is no room.
     """
     if root.exists():
         raise DataError(f"{root} exists already; remove it, or choose another name")
     partial = root.with_name(root.name + ".partial")
+    with _claimed(partial):
+        if root.exists():  # by another process, in the moment before
+            raise DataError(f"{root} exists already; remove it, or choose another name")
+        try:
+            environment = lmdb.open(str(partial), map_size=2 * capacity + (64 << 20), lock=False)
+        except lmdb.Error as error:
+            raise DataError(f"{partial}: left over and damaged ({error}); remove it and run again") from None
+        try:
+            meta = yield from _fill(environment, images, commit_every, decoded)
+        except lmdb.Error as error:
+            raise DataError(f"{partial}: cannot be written ({error}); make room and run again") from None
+        finally:
+            entries = environment.stat()["entries"]
+            environment.close()
+        if entries != meta.count(b"\n"):
+            shutil.rmtree(partial)
+            raise DataError(f"{partial} held images that are no longer in the folder; removed it, run again")
+        write_whole(partial / META, bytes(meta))
+        # The data before the name: after a power cut the name must not stand for less. Commits are synced already.
+        for path in (partial / META, partial):
+            _sync(path)
+        os.replace(partial, root)
+        _sync(root.parent)
+
+
+@contextmanager
+def _claimed(partial: Path) -> Iterator[None]:
+    """Make the folder, and let no other process write there; a process that dies gives it free."""
     partial.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(partial, os.O_RDONLY)
     try:
-        environment = lmdb.open(str(partial), map_size=2 * capacity + (64 << 20), lock=False)
-    except lmdb.Error as error:
-        raise DataError(f"{partial}: left over and damaged ({error}); remove it and run again") from None
-    meta: dict[str, str] = {}
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{partial}: another process is writing there; wait until it is done") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fill(
+    environment: lmdb.Environment, images: Iterable[tuple[str, bytes | RGB]], commit_every: int, decoded: bool
+) -> Generator[str, None, bytearray]:
+    """Put all images in; returns the list of them."""
+
+    def prepare(image: tuple[str, bytes | RGB]) -> tuple[str, bytes, tuple[int, ...]]:
+        name, given = image
+        pixels = decode_image(given, name) if isinstance(given, bytes) else given
+        if decoded:
+            data = encode_bmp(pixels)
+        else:
+            data = given if isinstance(given, bytes) else encode_png(pixels)
+        return name, data, pixels.shape
+
+    meta, seen = bytearray(), set[int]()
     transaction = environment.begin(write=True)
     try:
-        for count, (name, data) in enumerate(images, 1):
+        for count, (name, data, shape) in enumerate(in_threads(prepare, images, _AHEAD), 1):
             key = key_of(name)
-            if key in meta:
-                raise DataError(f"{name} and {meta[key].rpartition(' (')[0]} have one key, '{key}'; rename one of them")
-            height, width, channels = decode_image(data, name).shape
-            meta[key] = f"{name} ({height},{width},{channels}) 1"
+            # Hashes, not names: 640,000 of them take little. One that is there already is looked up.
+            if hash(key) in seen and (other := _name_with(key, meta)) is not None:
+                raise DataError(f"{name} and {other} have one key, '{key}'; rename one of them")
+            seen.add(hash(key))
+            meta += f"{name} ({shape[0]},{shape[1]},{shape[2]}) 1\n".encode()
             if transaction.get(key.encode()) != data:
                 transaction.put(key.encode(), data)
             if count % commit_every == 0:
                 transaction.commit()
                 transaction = environment.begin(write=True)
             yield name
-        transaction.commit()
+    except lmdb.Error:
+        transaction.abort()
+        raise
     except BaseException:
         transaction.commit()
-        environment.close()
         raise
-    stale = environment.stat()["entries"] != len(meta)
-    environment.sync()
-    environment.close()
-    if stale:
-        shutil.rmtree(partial)
-        raise DataError(f"{partial} held images that are no longer in the folder; removed it, run again")
-    write_whole(partial / META, ("\n".join(meta.values()) + "\n").encode())
-    os.replace(partial, root)
+    transaction.commit()
+    return meta
+
+
+def _name_with(key: str, meta: bytearray) -> str | None:
+    """The name in a list of images whose key this is."""
+    names = (line.rpartition(" (")[0] for line in meta.decode().splitlines())
+    return next((name for name in names if key_of(name) == key), None)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

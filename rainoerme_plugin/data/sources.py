@@ -1,25 +1,27 @@
-"""Where images come from: a folder, an LMDB, or memory; all alike to a dataset."""
+"""Where images come from: a folder or an LMDB (`memory` has the third), all alike to a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
 
 from ..errors import DataError
-from .images import RGB, SUFFIXES, Header, decode_image, read_header
+from .bmp import crop_bmp
+from .images import RGB, SUFFIXES, decode_image, read_header
 from .lmdb_store import LmdbReader
+from .names import Names
+from .threads import Track as Track
+from .threads import in_threads as in_threads
+from .threads import untracked as untracked
 
-A = TypeVar("A")
-T = TypeVar("T")
-Track = Callable[[Iterable[T], int, str], Iterable[T]]
-"""Wraps an iterable of a known length and shows its progress under a title."""
-
-
-def untracked(items: Iterable[T], total: int, title: str) -> Iterable[T]:
-    """Shows nothing."""
-    return items
+Sizes: TypeAlias = NDArray[np.int32]
+"""(N, 2), the height and width of each image."""
 
 
 class ImageSource(Protocol):
@@ -40,41 +42,64 @@ class ImageSource(Protocol):
         """The bytes of its file."""
         ...
 
-    def header(self, index: int) -> Header:
-        """Its size, without decoding it."""
+    def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
+        """The sizes of all images, without decoding them; ``track`` shows the progress where that takes a while."""
         ...
 
     def read(self, index: int) -> RGB:
         """The image, (H, W, 3) uint8."""
         ...
 
+    def crop(self, index: int, top: int, left: int, height: int, width: int) -> RGB:
+        """A window of the image, (height, width, 3) uint8, maybe a view of memory that is not to be written."""
+        ...
+
 
 class FileSource:
     """Image files, under the names given or their own."""
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str] | None = None) -> None:
-        self.paths = list(paths)
-        self.names: Sequence[str] = [path.name for path in paths] if names is None else names
+    def __init__(self, paths: Iterable[str | Path], names: Iterable[str] | None = None) -> None:
+        self._files = Names(map(str, paths))
+        self.names: Sequence[str] = Names(Path(file).name for file in self._files) if names is None else Names(names)
+        self._sizes: Sizes | None = None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._files)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files; a new list."""
+        return [Path(file) for file in self._files]
 
     def where(self, index: int) -> str:
-        return str(self.paths[index])
+        return self._files[index]
 
     def encoded(self, index: int) -> bytes:
+        file = self._files[index]
         try:
-            return self.paths[index].read_bytes()
+            return Path(file).read_bytes()
         except FileNotFoundError:
-            raise DataError(f"{self.paths[index]}: no such file") from None
+            raise DataError(f"{file}: no such file") from None
         except OSError as error:
-            raise DataError(f"{self.paths[index]}: cannot be read ({error})") from None
+            raise DataError(f"{file}: cannot be read ({error})") from None
 
-    def header(self, index: int) -> Header:
-        return read_header(self.paths[index])
+    def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
+        if self._sizes is None:
+            self._sizes = _listed(track(in_threads(self._size, range(len(self))), len(self), "checking images"))
+        return self._sizes
+
+    def _size(self, index: int) -> tuple[int, int]:
+        return read_header(Path(self._files[index]))[:2]
 
     def read(self, index: int) -> RGB:
-        return decode_image(self.paths[index])
+        return decode_image(Path(self._files[index]))
+
+    def crop(self, index: int, top: int, left: int, height: int, width: int) -> RGB:
+        return cut(self.read(index), self._files[index], top, left, height, width)
+
+    def pick(self, indices: Sequence[int]) -> FileSource:
+        """Some of the images, in the order of ``indices``."""
+        return FileSource((self._files[index] for index in indices), (self.names[index] for index in indices))
 
 
 def list_images(root: str | Path, recursive: bool = False) -> list[Path]:
@@ -108,11 +133,14 @@ class FolderSource(FileSource):
         paths = list_images(self.root, recursive)
         if not paths:
             raise DataError(f"no images ({', '.join(SUFFIXES)}) in {self.root}")
-        super().__init__(paths, [path.relative_to(self.root).as_posix() for path in paths])
+        super().__init__(paths, (path.relative_to(self.root).as_posix() for path in paths))
 
 
 class LmdbSource:
     """The images of an LMDB in BasicSR's layout (``basicsr prepare lmdb`` makes one).
+
+    Sizes are those that its list of images tells. A crop of an uncompressed BMP file (``--decoded``) is cut out of
+    the file; others are decoded.
 
     Raises:
         DataError: It is missing, damaged or empty.
@@ -122,6 +150,7 @@ class LmdbSource:
         self._reader = LmdbReader(root)
         self.root = self._reader.root
         self.names: Sequence[str] = self._reader.keys
+        self._sizes: Sizes = self._reader.sizes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,60 +161,47 @@ class LmdbSource:
     def encoded(self, index: int) -> bytes:
         return self._reader.get(self.names[index])
 
-    def header(self, index: int) -> Header:
-        return read_header(self.encoded(index), self.where(index))
+    def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
+        unknown = np.flatnonzero(self._sizes.min(axis=1) == 0)
+        if len(unknown):
+            found = track(in_threads(self._size, unknown.tolist()), len(unknown), "checking images")
+            self._sizes[unknown] = _listed(found)
+        return self._sizes
+
+    def _size(self, index: int) -> tuple[int, int]:
+        return read_header(self.encoded(index), self.where(index))[:2]
 
     def read(self, index: int) -> RGB:
         return decode_image(self.encoded(index), self.where(index))
 
+    def crop(self, index: int, top: int, left: int, height: int, width: int) -> RGB:
+        with self._reader.view(self.names[index]) as data:
+            window = crop_bmp(data, top, left, height, width)
+        if window is None:
+            return cut(self.read(index), self.where(index), top, left, height, width)
+        return window
 
-class MemorySource:
-    """Another source with all its images decoded once: height x width x 3 bytes each; forked workers share them."""
-
-    def __init__(self, source: ImageSource, track: Track[RGB] = untracked, title: str = "reading images") -> None:
-        self._source = source
-        self.names = source.names
-        self._images = list(track(in_threads(source.read, range(len(source))), len(source), title))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def where(self, index: int) -> str:
-        return self._source.where(index)
-
-    def encoded(self, index: int) -> bytes:
-        return self._source.encoded(index)
-
-    def header(self, index: int) -> Header:
-        height, width, _ = self._images[index].shape
-        return Header(height, width, "RGB")
-
-    def read(self, index: int) -> RGB:
-        return self._images[index]
+    def pick(self, indices: Sequence[int]) -> Self:
+        """Some of the images, in the order of ``indices``."""
+        picked = copy(self)
+        picked.names = Names(self.names[index] for index in indices)
+        picked._sizes = self._sizes[np.asarray(indices, np.int64)]
+        return picked
 
 
-class Picked:
-    """Some images of a source, in the order of ``indices``."""
+def cut(image: RGB, where: str, top: int, left: int, height: int, width: int) -> RGB:
+    """A window of an image, as a view.
 
-    def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
-        self._source = source
-        self._indices = indices
-        self.names: Sequence[str] = [source.names[index] for index in indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def where(self, index: int) -> str:
-        return self._source.where(self._indices[index])
-
-    def encoded(self, index: int) -> bytes:
-        return self._source.encoded(self._indices[index])
-
-    def header(self, index: int) -> Header:
-        return self._source.header(self._indices[index])
-
-    def read(self, index: int) -> RGB:
-        return self._source.read(self._indices[index])
+    Raises:
+        DataError: It goes over the image's border, which is then not of the size it was thought to be.
+    """
+    window = image[top : top + height, left : left + width]
+    if window.shape[:2] != (height, width):
+        raise DataError(
+            f"{where}: is of {image.shape[1]}x{image.shape[0]} pixels, less than when it was listed; if it is in an "
+            "LMDB, make that again"
+        )
+    return window
 
 
 def open_source(root: str | Path) -> FolderSource | LmdbSource:
@@ -199,33 +215,21 @@ def is_lmdb(path: Path) -> bool:
     return path.suffix == ".lmdb" or (path / "data.mdb").exists()
 
 
-def in_threads(function: Callable[[A], T], items: Iterable[A], ahead: int = 64) -> Iterable[T]:
-    """``map`` over a few threads, in order, at most ``ahead`` results ahead; the first error ends it."""
-    with ThreadPoolExecutor() as pool:
-        pending = []
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > ahead:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def check_sizes(source: ImageSource, smallest: int, track: Track[Header] = untracked) -> list[Header]:
-    """The headers of all images.
+def check_sizes(source: ImageSource, smallest: int, track: Track[tuple[int, int]] = untracked) -> Sizes:
+    """The sizes of all images.
 
     Raises:
         DataError: One is not an image, or smaller than ``smallest`` x ``smallest`` pixels.
     """
-    headers = list(track(in_threads(source.header, range(len(source))), len(source), "checking images"))
-    for index, header in enumerate(headers):
-        if min(header.height, header.width) < smallest:
-            raise DataError(
-                f"{source.where(index)}: {header.width}x{header.height} pixels is smaller than the crop of "
-                f"{smallest}x{smallest}; remove it or lower crop_size"
-            )
-    return headers
+    sizes = source.sizes(track)
+    for index in np.flatnonzero(sizes.min(axis=1) < smallest)[:1]:
+        height, width = sizes[index]
+        raise DataError(
+            f"{source.where(index)}: {width}x{height} pixels is smaller than the crop of {smallest}x{smallest}; "
+            "remove it or lower crop_size"
+        )
+    return sizes
+
+
+def _listed(sizes: Iterable[tuple[int, int]]) -> Sizes:
+    return np.fromiter((side for size in sizes for side in size), np.int32).reshape(-1, 2)

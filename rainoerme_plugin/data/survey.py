@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DataError
-from .images import decode_image
+from .images import decode_image, read_header
 from .pairing import Layout, NoPairsError, Pairing, find_pairs
 from .sources import ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
 
@@ -53,7 +53,7 @@ def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Sur
         try:
             encoded = source.encoded(index)
             image = decode_image(encoded, source.where(index))
-            return source.header(index).mode, (image.shape[1], image.shape[0])
+            return read_header(encoded, source.where(index)).mode, (image.shape[1], image.shape[0])
         except DataError as error:
             return str(error)
 

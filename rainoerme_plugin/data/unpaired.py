@@ -1,30 +1,34 @@
 """Training data without pairs: rainy crops with their soft labels, and clean crops of other scenes.
 
 What sample number k looks like is a function of (seed, k) and the files alone. A training loop that numbers its
-samples through (k = iteration * batch size + place in the batch) gets the same data with any number of workers, and
-goes on exactly where it stopped.
+samples through (k = iteration * batch size + place in the batch) gets the same data with any number of workers, from
+any kind of source, and goes on exactly where it stopped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from .images import RGB, to_tensor
-from .labels import check_label_sizes
-from .sources import ImageSource, check_sizes
+from .images import planes
+from .labels import SoftLabels, check_label_sizes
+from .memory import MemorySource, into_memory
+from .sources import ImageSource, Track, check_sizes, untracked
 
 SAMPLES_AN_EPOCH = 1_000_000
 """About how many samples a loop that thinks in epochs sees before crops come again."""
 
 
 class UnpairedSample(TypedDict):
-    """Images are (3, crop, crop) float32 in [0, 1]."""
+    """Images are (3, crop, crop) uint8, 0-255: a quarter of what workers would have to hand over as floats."""
 
     rainy: Tensor
     label: Tensor
@@ -33,9 +37,47 @@ class UnpairedSample(TypedDict):
     clean_path: str
 
 
-@lru_cache(maxsize=64)
-def _order(seed: int, round_: int, count: int, kind: int) -> list[int]:
-    return np.random.default_rng([seed, round_, kind]).permutation(count).tolist()
+class UnpairedBatch(TypedDict):
+    """Images are (B, 3, crop, crop) uint8."""
+
+    rainy: Tensor
+    label: Tensor
+    clean: Tensor
+    rainy_path: list[str]
+    clean_path: list[str]
+
+
+def collate(samples: Sequence[UnpairedSample]) -> UnpairedBatch:
+    """What ``default_collate`` gives, in one block of memory: workers hand over blocks, and each takes a while."""
+    images = torch.empty(3, len(samples), *samples[0]["rainy"].shape, dtype=torch.uint8)
+    for place, sample in enumerate(samples):
+        images[0, place], images[1, place], images[2, place] = sample["rainy"], sample["label"], sample["clean"]
+    rainy, label, clean = images
+    return {
+        "rainy": rainy,
+        "label": label,
+        "clean": clean,
+        "rainy_path": [sample["rainy_path"] for sample in samples],
+        "clean_path": [sample["clean_path"] for sample in samples],
+    }
+
+
+class Draw(NamedTuple):
+    """What a sample is made of: its images' numbers, its windows' first rows and columns, the rainy one's flips."""
+
+    rainy: int
+    top: int
+    left: int
+    upturned: bool
+    mirrored: bool
+    clean: int
+    clean_top: int
+    clean_left: int
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, round_: int, count: int, kind: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, round_, kind]).permutation(count)
 
 
 def shuffled(seed: int, position: int, count: int, kind: int) -> int:
@@ -43,7 +85,7 @@ def shuffled(seed: int, position: int, count: int, kind: int) -> int:
 
     ``kind`` tells streams of one seed apart.
     """
-    return _order(seed, position // count, count, kind)[position % count]
+    return int(_order(seed, position // count, count, kind)[position % count])
 
 
 class UnpairedRain(Dataset[UnpairedSample]):
@@ -58,43 +100,71 @@ class UnpairedRain(Dataset[UnpairedSample]):
         clean: Clean images of other scenes.
         crop_size: Side of the square crops in pixels.
         seed: With the sample's number, decides everything random.
+        track: Shows the progress of checking the images' sizes.
 
     Raises:
         DataError: An image is smaller than the crop, or a label is not of its image's size.
     """
 
     def __init__(
-        self, rainy: ImageSource, labels: ImageSource, clean: ImageSource, crop_size: int = 128, seed: int = 0
+        self,
+        rainy: ImageSource,
+        labels: ImageSource,
+        clean: ImageSource,
+        crop_size: int = 128,
+        seed: int = 0,
+        track: Track[tuple[int, int]] = untracked,
     ) -> None:
         if crop_size < 1:
             raise DataError(f"crop_size must be at least 1, got {crop_size}")
-        check_label_sizes(rainy, labels, check_sizes(rainy, crop_size))
-        check_sizes(clean, crop_size)
+        self._rainy_sizes = check_sizes(rainy, crop_size, track)
+        check_label_sizes(rainy, labels)
+        self._clean_sizes = check_sizes(clean, crop_size, track)
         self.rainy, self.labels, self.clean = rainy, labels, clean
         self.crop_size = crop_size
         self.seed = seed
+        self.held: tuple[MemorySource, MemorySource, MemorySource] | None = None
+        """The three sources once they are in memory, in one block."""
+
+    def load(self, track: Track[None] = untracked) -> None:
+        """Decode all images now, into one block of memory: rainy ones, labels, clean ones.
+
+        Raises:
+            DataError: An image cannot be read, or they do not fit into the memory that is free.
+        """
+        self.held = into_memory(self.rainy, self.labels, self.clean, track)
+        self.rainy, self.labels, self.clean = self.held
 
     def __len__(self) -> int:
         """Whole passes over the rainy images, about `SAMPLES_AN_EPOCH`; any larger number is a sample as well."""
         return len(self.rainy) * max(1, round(SAMPLES_AN_EPOCH / len(self.rainy)))
 
-    def __getitem__(self, position: int) -> UnpairedSample:
+    def draw(self, position: int) -> Draw:
+        """What sample ``position`` is made of; no image is read."""
         random = np.random.default_rng([self.seed, position])
-        rainy_index = shuffled(self.seed, position, len(self.rainy), kind=1)
-        clean_index = shuffled(self.seed, position, len(self.clean), kind=2)
-        rainy, label = self.rainy.read(rainy_index), self.labels.read(rainy_index)
-        rows, columns = self._crop(rainy, random)
-        flips = (slice(None, None, -1 if random.integers(2) else 1), slice(None, None, -1 if random.integers(2) else 1))
-        clean = self.clean.read(clean_index)
-        return {
-            "rainy": to_tensor(rainy[rows, columns][flips]),
-            "label": to_tensor(label[rows, columns][flips]),
-            "clean": to_tensor(clean[self._crop(clean, random)]),
-            "rainy_path": self.rainy.where(rainy_index),
-            "clean_path": self.clean.where(clean_index),
-        }
+        rainy = shuffled(self.seed, position, len(self._rainy_sizes), kind=1)
+        clean = shuffled(self.seed, position, len(self._clean_sizes), kind=2)
 
-    def _crop(self, image: RGB, random: np.random.Generator) -> tuple[slice, slice]:
-        top = int(random.integers(image.shape[0] - self.crop_size + 1))
-        left = int(random.integers(image.shape[1] - self.crop_size + 1))
-        return slice(top, top + self.crop_size), slice(left, left + self.crop_size)
+        def corner(size: NDArray[np.int32]) -> tuple[int, int]:
+            height, width = size.tolist()
+            return int(random.integers(height - self.crop_size + 1)), int(random.integers(width - self.crop_size + 1))
+
+        window = corner(self._rainy_sizes[rainy])
+        flips = bool(random.integers(2)), bool(random.integers(2))
+        return Draw(rainy, *window, *flips, clean, *corner(self._clean_sizes[clean]))
+
+    def __getitem__(self, position: int) -> UnpairedSample:
+        drawn, side = self.draw(position), self.crop_size
+        place = (drawn.rainy, drawn.top, drawn.left, side, side)
+        if isinstance(self.labels, SoftLabels):
+            rainy, label = self.labels.crop_both(*place)
+        else:
+            rainy, label = self.rainy.crop(*place), self.labels.crop(*place)
+        flips = (slice(None, None, -1 if drawn.upturned else 1), slice(None, None, -1 if drawn.mirrored else 1))
+        return {
+            "rainy": planes(rainy[flips]),
+            "label": planes(label[flips]),
+            "clean": planes(self.clean.crop(drawn.clean, drawn.clean_top, drawn.clean_left, side, side)),
+            "rainy_path": self.rainy.where(drawn.rainy),
+            "clean_path": self.clean.where(drawn.clean),
+        }

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..config import Request
+from ..data.device import DeviceBatches
+from ..data.unpaired import UnpairedRain, collate
+from ..devices import keep_memory
 from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
 from ..progress import is_terminal
 from ..weights import read_checkpoint
@@ -42,6 +45,8 @@ def train(request: Request) -> dict[str, Any]:
         state = _read_state(state_path)
         _point_to_networks(opt, state_path, int(state["iter"]))
     check_checkpoints(opt)
+    if opt["device"] == "cpu":
+        keep_memory()
     loaders = _Loaders(opt, int(state["iter"]) if state else 0)
     # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=state is not None)
@@ -79,14 +84,18 @@ class _Loaders:
             world,
             opt["manual_seed"],
         )
-        workers = int(train_opt.get("num_worker_per_gpu", 0))
+        self.train: Iterable[Mapping[str, Any]]
+        if getattr(self.train_set, "on_device", False):
+            self.train = DeviceBatches(self.train_set, sampler, batch, torch.device(opt["device"]))
+            return
         self.train = DataLoader(
             self.train_set,
             batch_size=batch,
             sampler=sampler,
-            num_workers=workers,
+            num_workers=int(train_opt.get("num_worker_per_gpu", 0)),
             drop_last=True,
             pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
+            collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
             worker_init_fn=partial(_seed_worker, seed=opt["manual_seed"], first=iteration, rank=opt["rank"]),
         )
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from ..data.labels import filtered_labels, ready_labels
+from ..data.labels import SoftLabels, kept_labels, ready_labels
 from ..data.paired import PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
-from ..data.sources import FolderSource, ImageSource, MemorySource, Picked, open_source
+from ..data.sources import FolderSource, ImageSource, open_source
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError
 from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
@@ -50,13 +50,14 @@ class UnpairedRainDataset(UnpairedRain):
         with _named(opt, "label"):
             if coarse_filter is None:
                 labels = ready_labels(rainy, str(options.label.path))
+            elif options.label_cache:
+                labels = kept_labels(rainy, coarse_filter, options.label_cache, track)
             else:
-                labels = filtered_labels(rainy, coarse_filter, options.label_cache, track)
-        if options.in_memory:
-            rainy = MemorySource(rainy, track, "rainy images into memory")
-            labels = MemorySource(labels, track, "labels into memory")
-            clean = MemorySource(clean, track, "clean images into memory")
-        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0)
+                labels = SoftLabels(rainy, coarse_filter)
+        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, track)
+        self.on_device = options.source == "device"
+        if options.source != "files":
+            self.load(track)
 
 
 class PairedRainDataset(PairedRain):
@@ -91,7 +92,6 @@ class SingleRainDataset(SingleRain):
         self.opt = opt
         options = read_section(SingleRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot"):
-            source: ImageSource = open_source(options.dataroot)
-        if options.limit:
-            source = Picked(source, range(min(options.limit, len(source))))
-        super().__init__(source)
+            source = open_source(options.dataroot)
+        chosen = source.pick(range(min(options.limit, len(source)))) if options.limit else source
+        super().__init__(chosen)

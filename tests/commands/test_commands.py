@@ -13,6 +13,8 @@ from tiny import benchmark_options, tiny_data, tiny_options, write_images, write
 
 from rainoerme_plugin import __version__
 from rainoerme_plugin.commands import main
+from rainoerme_plugin.data.labels import ready_labels
+from rainoerme_plugin.data.sources import FolderSource, LmdbSource
 from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.plugin import ENTRIES
 
@@ -123,6 +125,63 @@ def test_labels_are_those_of_the_filter_and_made_once(tmp_path: Path, capsys: py
     assert main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.png")} == made
     assert "2 soft labels by rank-1x7-20-v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_labels_go_into_a_folder_or_an_lmdb_without_a_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, decoded: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_images(tmp_path / "rainy", 3, prefix="rain")
+    arguments = ["prepare", "labels", str(tmp_path / "rainy"), "type=opening", "window=[1,5]", "-o"]
+    assert main([*arguments, str(tmp_path / "folder")]) == 0
+    assert main([*arguments, str(tmp_path / "labels.lmdb"), *["--decoded"] * decoded]) == 0
+    assert "3 soft labels by opening-1x5-v1 in" in capsys.readouterr().out
+    opening = build_filter("opening", window=(1, 5))
+    rainy, packed = (
+        FolderSource(tmp_path / "rainy"),
+        ready_labels(FolderSource(tmp_path / "rainy"), tmp_path / "labels.lmdb"),
+    )
+    for index in range(3):
+        expected = opening(np.asarray(Image.open(rainy.where(index))))
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "folder" / f"{index + 1}.png")), expected)
+        assert np.array_equal(packed.read(index), expected)
+        assert packed.encoded(index)[:2] == (b"BM" if decoded else b"\x89P")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "labels.lmdb", "rainy"]
+
+
+def test_labels_of_an_lmdb_are_found_by_its_keys(tmp_path: Path) -> None:
+    write_images(tmp_path / "rainy", 2, prefix="rain")
+    lmdb = str(tmp_path / "rainy.lmdb")
+    assert main(["prepare", "lmdb", str(tmp_path / "rainy"), "-o", lmdb, "--decoded"]) == 0
+    for output in ("made", "made.lmdb"):
+        assert main(["prepare", "labels", lmdb, "-o", str(tmp_path / output)]) == 0
+        labels = ready_labels(LmdbSource(lmdb), tmp_path / output)
+        for index in range(2):
+            expected = build_filter("opening")(np.asarray(Image.open(tmp_path / "rainy" / f"{index + 1}.png")))
+            assert np.array_equal(labels.read(index), expected)
+
+
+def test_labels_need_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "rainy", 1)
+    line = refused(capsys, "prepare", "labels", tmp_path / "rainy")
+    assert "give -o OUT or --cache DIR" in line
+    assert "makes them as it goes" in line
+    line = refused(capsys, "prepare", "labels", tmp_path / "rainy", "-o", tmp_path / "out", "--decoded")
+    assert "--decoded is for an LMDB" in line
+    (tmp_path / "file").touch()
+    assert "cannot write the label" in refused(capsys, "prepare", "labels", tmp_path / "rainy", "-o", tmp_path / "file")
+
+
+def test_a_decoded_lmdb_holds_pixels_and_a_plain_one_the_files(tmp_path: Path) -> None:
+    write_images(tmp_path / "some", 3, size=(21, 34))
+    for name, more in (("plain.lmdb", []), ("decoded.lmdb", ["--decoded"])):
+        assert main(["prepare", "lmdb", str(tmp_path / "some"), "-o", str(tmp_path / name), *more]) == 0
+    for index in range(3):
+        path = tmp_path / "some" / f"{index + 1}.png"
+        assert LmdbSource(tmp_path / "plain.lmdb").encoded(index) == path.read_bytes()
+        assert len(LmdbSource(tmp_path / "decoded.lmdb").encoded(index)) == 54 + 21 * 104
+        assert np.array_equal(LmdbSource(tmp_path / "decoded.lmdb").read(index), np.asarray(Image.open(path)))
 
 
 @pytest.mark.parametrize(

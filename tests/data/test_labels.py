@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 from dataclasses import dataclass, field
@@ -13,14 +14,14 @@ from PIL import Image
 from tiny import write_images
 
 from rainoerme_plugin.data.labels import (
+    SoftLabels,
     check_label_sizes,
-    default_cache,
-    filtered_labels,
+    kept_labels,
     label_path,
     ready_labels,
 )
 from rainoerme_plugin.data.lmdb_store import write_lmdb
-from rainoerme_plugin.data.sources import FolderSource, LmdbSource, check_sizes
+from rainoerme_plugin.data.sources import FolderSource, LmdbSource
 from rainoerme_plugin.distillation.filters import CoarseFilter, build_filter
 from rainoerme_plugin.errors import DataError
 
@@ -51,11 +52,71 @@ def rainy(tmp_path: Path) -> FolderSource:
     return FolderSource(tmp_path / "rainy")
 
 
-# --- made by a filter ---
+# --- made with every crop ---
+
+FILTERS = [
+    build_filter("opening", window=(1, 9)),
+    build_filter("opening", window=(5, 3)),
+    build_filter("rank"),
+    build_filter("rank", window=(5, 3), percent=20.0),
+    build_filter("median", window=(3, 7)),
+    build_filter("bilateral"),
+    build_filter("guided", radius=4),
+]
+
+
+class Counted(FolderSource):
+    """A folder that notes every decoding."""
+
+    reads = 0
+
+    def read(self, index: int) -> np.ndarray:
+        self.reads += 1
+        return super().read(index)
+
+
+@pytest.mark.parametrize("coarse", FILTERS, ids=lambda coarse: coarse.key)
+def test_the_label_of_a_crop_is_the_whole_images_there(tmp_path: Path, coarse: CoarseFilter) -> None:
+    write_images(tmp_path, 2, size=(37, 53), prefix="rain")
+    labels = SoftLabels(FolderSource(tmp_path), coarse)
+    whole = [coarse(pixels(tmp_path / f"{number}.png")) for number in (1, 2)]
+    rainy = [pixels(tmp_path / f"{number}.png") for number in (1, 2)]
+    tolerance = 1 if "guided" in coarse.key else 0
+    windows = [
+        (0, 0, 37, 53),
+        (0, 0, 9, 9),
+        (28, 44, 9, 9),
+        (0, 44, 9, 9),
+        (28, 0, 9, 9),
+        (14, 21, 9, 9),
+        (3, 2, 1, 20),
+    ]
+    for index in range(2):
+        for top, left, height, width in windows:
+            window = (slice(top, top + height), slice(left, left + width))
+            crop, label = labels.crop_both(index, top, left, height, width)
+            assert np.array_equal(crop, rainy[index][window])
+            assert np.abs(label.astype(int) - whole[index][window]).max() <= tolerance
+            assert np.array_equal(labels.crop(index, top, left, height, width), label)
+        assert np.array_equal(labels.read(index), whole[index])
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(labels.encoded(index)))), whole[index])
+
+
+def test_image_and_label_are_one_decoding(tmp_path: Path) -> None:
+    write_images(tmp_path, 1, size=(30, 30))
+    source = Counted(tmp_path)
+    labels = SoftLabels(source, build_filter("opening"))
+    labels.crop_both(0, 5, 5, 8, 8)
+    assert source.reads == 1
+    assert (labels.names[0], labels.where(0), len(labels)) == ("1.png", str(tmp_path / "1.png"), 1)
+    assert labels.sizes().tolist() == [[30, 30]]
+
+
+# --- made by a filter and kept ---
 
 
 def test_labels_are_what_the_filter_gives_in_the_order_of_the_images(rainy: FolderSource, tmp_path: Path) -> None:
-    labels = filtered_labels(rainy, Negative(), tmp_path / "cache")
+    labels = kept_labels(rainy, Negative(), tmp_path / "cache")
     assert list(labels.names) == list(rainy.names) == ["1.png", "2.png", "3.png", "4.png"]
     for index, path in enumerate(rainy.paths):
         assert np.array_equal(labels.read(index), 255 - pixels(path))
@@ -67,46 +128,46 @@ def test_a_jpegs_label_is_kept_without_loss(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(
         tmp_path / "rainy" / "1.jpg"
     )
-    labels = filtered_labels(FolderSource(tmp_path / "rainy"), Negative(), tmp_path / "cache")
+    labels = kept_labels(FolderSource(tmp_path / "rainy"), Negative(), tmp_path / "cache")
     assert list(labels.names) == ["1.jpg"]
     assert np.array_equal(pixels(labels.paths[0]), 255 - pixels(tmp_path / "rainy" / "1.jpg"))
 
 
 def test_every_label_is_made_once(rainy: FolderSource, tmp_path: Path) -> None:
     coarse = Negative()
-    first = filtered_labels(rainy, coarse, tmp_path / "cache")
+    first = kept_labels(rainy, coarse, tmp_path / "cache")
     assert sorted(coarse.sums) == sorted(int(pixels(path).sum()) for path in rainy.paths)
-    again = filtered_labels(rainy, coarse, str(tmp_path / "cache"))
+    again = kept_labels(rainy, coarse, str(tmp_path / "cache"))
     assert len(coarse.sums) == 4
     assert again.paths == first.paths
 
 
 def test_the_same_image_elsewhere_has_the_same_label(rainy: FolderSource, tmp_path: Path) -> None:
     coarse = Negative()
-    filtered_labels(rainy, coarse, tmp_path / "cache")
+    kept_labels(rainy, coarse, tmp_path / "cache")
     shutil.copytree(tmp_path / "rainy", tmp_path / "moved")
     (tmp_path / "moved" / "1.png").rename(tmp_path / "moved" / "9.png")
     images = [(name, rainy.encoded(index)) for index, name in enumerate(rainy.names)]
     list(write_lmdb(tmp_path / "rainy.lmdb", images, 1 << 20))
     for source in (FolderSource(tmp_path / "moved"), LmdbSource(tmp_path / "rainy.lmdb")):
-        labels = filtered_labels(source, coarse, tmp_path / "cache")
+        labels = kept_labels(source, coarse, tmp_path / "cache")
         assert np.array_equal(labels.read(3), 255 - source.read(3))
     assert len(coarse.sums) == 4
 
 
 def test_an_image_that_changes_gets_a_new_label(rainy: FolderSource, tmp_path: Path) -> None:
     coarse = Negative()
-    filtered_labels(rainy, coarse, tmp_path / "cache")
+    kept_labels(rainy, coarse, tmp_path / "cache")
     Image.fromarray(pixels(rainy.paths[1]) // 2).save(rainy.paths[1])
-    labels = filtered_labels(rainy, coarse, tmp_path / "cache")
+    labels = kept_labels(rainy, coarse, tmp_path / "cache")
     assert len(coarse.sums) == 5
     assert np.array_equal(labels.read(1), 255 - pixels(rainy.paths[1]))
 
 
 def test_another_filter_makes_its_own_labels(rainy: FolderSource, tmp_path: Path) -> None:
     one, other = Negative("one"), Negative("other")
-    filtered_labels(rainy, one, tmp_path / "cache")
-    filtered_labels(rainy, other, tmp_path / "cache")
+    kept_labels(rainy, one, tmp_path / "cache")
+    kept_labels(rainy, other, tmp_path / "cache")
     assert len(one.sums) == len(other.sums) == 4
 
 
@@ -143,7 +204,7 @@ def test_progress_is_shown_with_the_filters_name(rainy: FolderSource, tmp_path: 
         shown.append((total, title))
         return items
 
-    filtered_labels(rainy, Negative(), tmp_path / "cache", track)  # type: ignore[arg-type]
+    kept_labels(rainy, Negative(), tmp_path / "cache", track)  # type: ignore[arg-type]
     assert shown == [(4, "soft labels (negative)")]
 
 
@@ -164,12 +225,12 @@ def test_an_interruption_keeps_the_labels_that_are_made(tmp_path: Path) -> None:
             return result
 
     with pytest.raises(KeyboardInterrupt):
-        filtered_labels(rainy, Stopping(), tmp_path / "cache")
+        kept_labels(rainy, Stopping(), tmp_path / "cache")
     kept = len(list((tmp_path / "cache").rglob("*.png")))
     assert 2 <= kept < 12
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == kept
     coarse = Negative()
-    labels = filtered_labels(rainy, coarse, tmp_path / "cache")
+    labels = kept_labels(rainy, coarse, tmp_path / "cache")
     assert len(coarse.sums) == 12 - kept
     for index, path in enumerate(rainy.paths):
         assert np.array_equal(labels.read(index), 255 - pixels(path))
@@ -179,40 +240,26 @@ def test_a_broken_rainy_image_is_named(rainy: FolderSource, tmp_path: Path) -> N
     data = rainy.paths[2].read_bytes()
     rainy.paths[2].write_bytes(data[:-40])
     with pytest.raises(DataError, match=r"3\.png: damaged image"):
-        filtered_labels(rainy, Negative(), tmp_path / "cache")
+        kept_labels(rainy, Negative(), tmp_path / "cache")
 
 
 def test_a_rainy_image_that_went_since_it_was_listed_is_named(rainy: FolderSource, tmp_path: Path) -> None:
     rainy.paths[2].unlink()
     with pytest.raises(DataError, match=r"3\.png: no such file"):
-        filtered_labels(rainy, Negative(), tmp_path / "cache")
+        kept_labels(rainy, Negative(), tmp_path / "cache")
 
 
 def test_a_rainy_image_that_cannot_be_read_is_named(rainy: FolderSource, tmp_path: Path) -> None:
     rainy.paths[2].unlink()
     rainy.paths[2].mkdir()
     with pytest.raises(DataError, match=r"3\.png: cannot be read \(.*directory"):
-        filtered_labels(rainy, Negative(), tmp_path / "cache")
+        kept_labels(rainy, Negative(), tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_told(rainy: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(DataError, match=r"cannot keep the label of .*1\.png: .*cache"):
-        filtered_labels(rainy, Negative(), tmp_path / "cache")
-
-
-def test_labels_go_to_the_users_cache_folder_by_default(
-    rainy: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache() == tmp_path / "xdg" / "rainoerme_plugin" / "labels"
-    labels = filtered_labels(rainy, Negative())
-    assert labels.paths[0].is_relative_to(tmp_path / "xdg" / "rainoerme_plugin" / "labels" / "negative")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_cache() == tmp_path / "home" / ".cache" / "rainoerme_plugin" / "labels"
-    labels = filtered_labels(rainy, Negative(), "~/mine")
-    assert labels.paths[0].is_relative_to(tmp_path / "home" / "mine" / "negative")
+        kept_labels(rainy, Negative(), tmp_path / "cache")
 
 
 # --- ready-made ---
@@ -252,7 +299,7 @@ def test_a_missing_label_folder_is_refused(rainy: FolderSource, tmp_path: Path) 
 
 
 def test_labels_of_their_images_sizes_pass(rainy: FolderSource, tmp_path: Path) -> None:
-    check_label_sizes(rainy, filtered_labels(rainy, Negative(), tmp_path / "cache"), check_sizes(rainy, 1))
+    check_label_sizes(rainy, kept_labels(rainy, Negative(), tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("size", [(12, 11), (11, 10), (10, 12)])
@@ -261,14 +308,14 @@ def test_a_label_of_another_size_is_refused(rainy: FolderSource, tmp_path: Path,
     Image.new("RGB", size).save(tmp_path / "labels" / "3.png")
     message = rf"label .*labels/3\.png is {size[0]}x{size[1]} pixels, its image .*rainy/3\.png 12x10; make the label"
     with pytest.raises(DataError, match=message):
-        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"), check_sizes(rainy, 1))
+        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"))
 
 
 def test_a_label_that_is_no_image_is_refused(rainy: FolderSource, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "rainy", tmp_path / "labels")
     (tmp_path / "labels" / "2.png").write_text("nothing")
     with pytest.raises(DataError, match=r"labels/2\.png: not an image"):
-        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"), check_sizes(rainy, 1))
+        check_label_sizes(rainy, ready_labels(rainy, tmp_path / "labels"))
 
 
 def test_names_with_dots_find_their_labels_in_folders_and_lmdbs(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import itertools
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ def test_what_basicsr_makes_of_a_folder_is_read(tmp_path: Path) -> None:
     assert list(source.names) == ["x", "y"]
     for seed in range(2):
         assert np.array_equal(source.read(seed), pixels(seed))
-        assert tuple(source.header(seed)) == (9 + seed, 16, "RGB")
+        assert source.sizes()[seed].tolist() == [9 + seed, 16]
 
 
 def test_what_basicsrs_lmdb_maker_writes_is_read(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_source_gives_the_images_in_the_order_they_were_written(store: Path) -
     for seed in range(5):
         assert np.array_equal(source.read(seed), pixels(seed))
         assert source.encoded(seed) == IMAGES[seed][1]
-        assert source.header(seed).height == 9 + seed
+        assert source.sizes()[seed].tolist() == [9 + seed, 16]
     assert source.where(2) == f"{store}:sub/c"
 
 
@@ -198,6 +200,126 @@ def test_threads_may_be_the_first_to_read_after_a_fork(store: Path, monkeypatch:
     assert len(calls) == 1
 
 
+# --- sizes and crops ---
+
+
+def test_sizes_come_from_the_list_of_images_and_no_image_is_read(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LmdbReader, "view", None)
+    sizes = LmdbSource(store).sizes()
+    assert sizes.dtype == np.int32
+    assert sizes.tolist() == [[9 + seed, 16] for seed in range(5)]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.png", "a.png (10,16) 1", "a.png (0,0,3) 1", "a.png (9999999,16,3) 1", "a.png (x,y,3)"]
+)
+def test_a_size_that_the_list_does_not_tell_comes_from_the_image(store: Path, line: str) -> None:
+    text = (store / "meta_info.txt").read_text()
+    (store / "meta_info.txt").write_text(text.replace("a.png (10,16,3) 1", line))
+    source = LmdbSource(store)
+    assert list(source.names) == ["b", "a", "sub/c", "d-1", "e"]
+    assert source.sizes().tolist() == [[9 + seed, 16] for seed in range(5)]
+    picked = source.pick([3, 1])
+    assert list(picked.names) == ["d-1", "a"]
+    assert picked.sizes().tolist() == [[12, 16], [10, 16]]
+    assert np.array_equal(picked.read(1), pixels(1))
+
+
+def test_a_name_may_look_like_a_size(tmp_path: Path) -> None:
+    name = "x (1,2,3) 4.png"
+    list(write_lmdb(tmp_path / "x.lmdb", [(name, png(0))], CAPACITY))
+    source = LmdbSource(tmp_path / "x.lmdb")
+    assert source.sizes().tolist() == [[9, 16]]
+    assert np.array_equal(source.read(0), pixels(0))
+
+
+@pytest.fixture
+def decoded(tmp_path: Path) -> Path:
+    """The same images, stored without compression."""
+    root = tmp_path / "decoded.lmdb"
+    list(write_lmdb(root, IMAGES, CAPACITY, decoded=True))
+    return root
+
+
+def test_basicsr_reads_decoded_images(decoded: Path) -> None:
+    from basicsr.data.data_util import paths_from_lmdb
+    from basicsr.utils import FileClient, imfrombytes
+
+    client = FileClient("lmdb", db_paths=[str(decoded)], client_keys=["lq"])
+    for seed, key in enumerate(paths_from_lmdb(str(decoded))):
+        assert np.array_equal(imfrombytes(client.get(key, "lq"))[..., ::-1], pixels(seed))
+    client.client._client["lq"].close()
+
+
+def test_crops_are_the_same_from_encoded_and_decoded_images(store: Path, decoded: Path) -> None:
+    for source in (LmdbSource(store), LmdbSource(decoded)):
+        for seed in range(5):
+            assert np.array_equal(source.crop(seed, 2, 3, 7, 11), pixels(seed)[2:9, 3:14])
+            assert np.array_equal(source.crop(seed, 0, 0, 9 + seed, 16), pixels(seed))
+
+
+def test_a_crop_of_a_decoded_image_decodes_nothing(decoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LmdbSource, "read", None)
+    assert np.array_equal(LmdbSource(decoded).crop(1, 2, 3, 7, 11), pixels(1)[2:9, 3:14])
+
+
+def test_pixels_are_stored_as_png_or_bmp(tmp_path: Path) -> None:
+    for kind in (False, True):
+        list(write_lmdb(tmp_path / f"{kind}.lmdb", [("a.png", pixels(0))], CAPACITY, decoded=kind))
+        assert np.array_equal(LmdbSource(tmp_path / f"{kind}.lmdb").read(0), pixels(0))
+    assert LmdbSource(tmp_path / "False.lmdb").encoded(0)[:4] == b"\x89PNG"
+    assert LmdbSource(tmp_path / "True.lmdb").encoded(0)[:2] == b"BM"
+
+
+def test_a_damaged_decoded_image_is_named_by_its_key(decoded: Path) -> None:
+    data = LmdbReader(decoded).get("a")
+    with pytest.raises(DataError, match=r"decoded\.lmdb:a: damaged image"):
+        _with(decoded, b"a", data[:-40]).crop(1, 0, 0, 4, 4)
+    with pytest.raises(DataError, match=r"decoded\.lmdb:a: not an image"):
+        _with(decoded, b"a", b"BM" + bytes(100)).crop(1, 0, 0, 4, 4)
+    # A grey BMP is another layout, and decoded.
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(1)[..., 0]).save(buffer, "BMP")
+    assert np.array_equal(_with(decoded, b"a", buffer.getvalue()).crop(1, 2, 3, 4, 5)[..., 1], pixels(1)[2:6, 3:8, 0])
+
+
+@pytest.mark.parametrize("kind", ["store", "decoded"])
+def test_a_size_in_the_list_that_is_too_large_is_told(request: pytest.FixtureRequest, kind: str) -> None:
+    root = request.getfixturevalue(kind)
+    text = (root / "meta_info.txt").read_text()
+    (root / "meta_info.txt").write_text(text.replace("(10,16,3)", "(30,16,3)"))
+    source = LmdbSource(root)
+    assert source.sizes()[1].tolist() == [30, 16]
+    with pytest.raises(
+        DataError, match=r"lmdb:a: is of 16x10 pixels, less than when it was listed; if it is in an LMDB"
+    ):
+        source.crop(1, 20, 0, 8, 8)
+
+
+def test_a_fork_waits_for_threads_that_read(store: Path) -> None:
+    reader = LmdbReader(store)
+    reading, forked = threading.Event(), threading.Event()
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with reader.view("e") as data:
+            reading.set()
+            forked.wait(0.3)  # the environment may not be closed in the meantime
+            seen.append(bytes(data))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert reading.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reader.get("e") == png(4) else 1)
+    assert seen == [png(4)]
+    forked.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert reader.get("a") == png(1)
+
+
 # --- what is wrong with an LMDB ---
 
 
@@ -263,7 +385,7 @@ def test_a_damaged_image_in_an_lmdb_is_named_by_its_key(store: Path) -> None:
     with pytest.raises(DataError, match=r"some\.lmdb:a: damaged image"):
         source.read(1)
     with pytest.raises(DataError, match=r"some\.lmdb:a: not an image"):
-        _with(store, b"a", b"nothing").header(1)
+        _with(store, b"a", b"nothing").read(1)
 
 
 def _with(store: Path, key: bytes, value: bytes) -> LmdbSource:
@@ -335,6 +457,102 @@ def test_what_was_committed_survives_a_killed_process(tmp_path: Path) -> None:
     assert {"b", "a"} <= set(contents(tmp_path / "some.lmdb.partial"))
     list(write_lmdb(root, IMAGES, CAPACITY))
     assert contents(root) == {name.removesuffix(".png"): data for name, data in IMAGES}
+
+
+def test_a_killed_writer_leaves_no_lmdb_and_is_gone_on_from(tmp_path: Path) -> None:
+    root, partial = tmp_path / "some.lmdb", tmp_path / "some.lmdb.partial"
+    script = (
+        "import sys, pickle, time\n"
+        "from pathlib import Path\n"
+        "from rainoerme_plugin.data.lmdb_store import write_lmdb\n"
+        "for name in write_lmdb(Path(sys.argv[1]), pickle.load(sys.stdin.buffer), 1 << 20, commit_every=2):\n"
+        "    print(name, flush=True)\n"
+        "    if name == 'd-1.png':\n"
+        "        time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write(pickle.dumps(IMAGES))
+        writer.stdin.close()
+        assert [writer.stdout.readline().split()[0] for _ in range(4)] == [b"b.png", b"a.png", b"sub/c.png", b"d-1.png"]
+        try:
+            with pytest.raises(DataError, match=r"some\.lmdb\.partial: another process is writing there; wait until"):
+                list(write_lmdb(root, IMAGES, CAPACITY))
+        finally:
+            writer.kill()
+    assert writer.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.lmdb.partial"]
+    assert {"b", "a"} <= set(contents(partial))
+    assert list(write_lmdb(root, IMAGES, CAPACITY, commit_every=2)) == [name for name, _ in IMAGES]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.lmdb"]
+    assert contents(root) == {name.removesuffix(".png"): data for name, data in IMAGES}
+
+
+def test_all_is_on_the_disk_before_the_lmdb_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    fsync, root = os.fsync, tmp_path / "some.lmdb"
+
+    def note(handle: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, root.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    list(write_lmdb(root, IMAGES, CAPACITY))
+    assert synced == [("meta_info.txt", False), ("some.lmdb.partial", False), (tmp_path.name, True)]
+
+
+def test_an_lmdb_that_appears_while_another_was_waited_for_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "some.lmdb"
+    mkdir = Path.mkdir
+
+    def appear(path: Path, **options: Any) -> None:
+        mkdir(path, **options)
+        mkdir(root, exist_ok=True)
+
+    monkeypatch.setattr(Path, "mkdir", appear)
+    with pytest.raises(DataError, match=r"some\.lmdb exists already"):
+        list(write_lmdb(root, IMAGES, CAPACITY))
+    assert list(root.iterdir()) == []
+
+
+def test_too_little_room_is_told_and_what_is_written_stays(tmp_path: Path) -> None:
+    many = [(f"{number}.png", np.random.default_rng(number).bytes(100)) for number in range(3)]
+    large = [(name, np.zeros((3000, 3000, 3), np.uint8)) for name, _ in many]
+    with pytest.raises(DataError, match=r"some\.lmdb\.partial: cannot be written \(.*\); make room and run again"):
+        list(write_lmdb(tmp_path / "some.lmdb", large * 1, 0, commit_every=1, decoded=True))
+    assert set(contents(tmp_path / "some.lmdb.partial")) == {"0", "1"}
+
+
+def test_names_whose_hashes_meet_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_store, "hash", lambda _: 7, raising=False)
+    list(write_lmdb(tmp_path / "some.lmdb", IMAGES, CAPACITY))
+    assert len(LmdbSource(tmp_path / "some.lmdb")) == 5
+    with pytest.raises(DataError, match=r"e\.jpg and e\.png have one key, 'e'"):
+        list(write_lmdb(tmp_path / "other.lmdb", [*IMAGES, ("e.jpg", png(0))], CAPACITY))
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_all_cores_decode_but_only_some_images_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: bool
+) -> None:
+    drawn = 0
+
+    def images() -> Iterator[tuple[str, bytes]]:
+        nonlocal drawn
+        for number in range(200):
+            drawn += 1
+            yield f"{number:03}.png", png(0)
+
+    names = write_lmdb(tmp_path / "some.lmdb", images(), CAPACITY, decoded=decoded)
+    for count, name in enumerate(itertools.islice(names, 50), 1):
+        assert name == f"{count - 1:03}.png"
+        assert drawn <= count + lmdb_store._AHEAD + 1
+    names.close()
+    assert len(contents(tmp_path / "some.lmdb.partial")) == 50
 
 
 def test_an_image_that_changed_since_the_interruption_is_written_anew(tmp_path: Path) -> None:

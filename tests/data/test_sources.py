@@ -13,13 +13,10 @@ import pytest
 from PIL import Image
 from tiny import write_images
 
-from rainoerme_plugin.data.images import Header
 from rainoerme_plugin.data.sources import (
     FileSource,
     FolderSource,
     LmdbSource,
-    MemorySource,
-    Picked,
     check_sizes,
     in_threads,
     list_images,
@@ -70,7 +67,7 @@ def test_subfolders_are_left_out_unless_asked_for(tmp_path: Path) -> None:
     assert deep.where(2) == str(tmp_path / "a" / "b" / "3.png")
 
 
-def test_a_folder_gives_bytes_headers_and_pixels_of_its_files(tmp_path: Path) -> None:
+def test_a_folder_gives_bytes_sizes_and_pixels_of_its_files(tmp_path: Path) -> None:
     write_images(tmp_path, 3, size=(12, 17))
     source = FolderSource(str(tmp_path))
     assert len(source) == 3
@@ -78,7 +75,7 @@ def test_a_folder_gives_bytes_headers_and_pixels_of_its_files(tmp_path: Path) ->
         path = tmp_path / f"{index + 1}.png"
         assert source.where(index) == str(path)
         assert source.encoded(index) == path.read_bytes()
-        assert source.header(index) == Header(12, 17, "RGB")
+        assert source.sizes()[index].tolist() == [12, 17]
         assert np.array_equal(source.read(index), pixels(path))
 
 
@@ -115,35 +112,14 @@ def test_files_have_the_names_given_or_their_own(tmp_path: Path) -> None:
     assert named.where(0) == str(paths[0])
 
 
-# --- memory and picks ---
-
-
-def test_memory_holds_the_images_when_the_files_are_gone(tmp_path: Path) -> None:
-    write_images(tmp_path, 3, size=(9, 11))
-    Image.new("L", (5, 4), 7).save(tmp_path / "4.png")
-    expected = [pixels(tmp_path / f"{number}.png") for number in (1, 2, 3)]
-    shown = Shown()
-    memory = MemorySource(FolderSource(tmp_path), shown, "into memory")
-    assert shown.calls == [(4, "into memory")]
-    assert shown.passed == 4
-    assert memory.encoded(1) == (tmp_path / "2.png").read_bytes()
-    for path in tmp_path.iterdir():
-        path.unlink()
-    assert len(memory) == 4
-    assert list(memory.names) == ["1.png", "2.png", "3.png", "4.png"]
-    assert memory.where(2) == str(tmp_path / "3.png")
-    for index in range(3):
-        assert np.array_equal(memory.read(index), expected[index])
-    assert (memory.header(0).height, memory.header(0).width) == (9, 11)
-    assert (memory.header(3).height, memory.header(3).width) == (4, 5)
-    assert (memory.read(3) == 7).all()
+# --- picks and LMDBs ---
 
 
 def test_a_pick_is_some_images_in_the_order_asked_for(tmp_path: Path) -> None:
     for number, size in enumerate(((4, 5), (6, 7), (8, 9)), 1):
         write_images(tmp_path / str(number), 1, size=size, seed=number)
         (tmp_path / str(number) / "1.png").rename(tmp_path / f"{number}.png")
-    picked = Picked(FolderSource(tmp_path), [2, 0])
+    picked = FolderSource(tmp_path).pick([2, 0])
     assert len(picked) == 2
     assert list(picked.names) == ["3.png", "1.png"]
     for index, number in enumerate((3, 1)):
@@ -151,8 +127,7 @@ def test_a_pick_is_some_images_in_the_order_asked_for(tmp_path: Path) -> None:
         assert picked.where(index) == str(path)
         assert picked.encoded(index) == path.read_bytes()
         assert np.array_equal(picked.read(index), pixels(path))
-    assert picked.header(0) == Header(8, 9, "RGB")
-    assert picked.header(1) == Header(4, 5, "RGB")
+    assert picked.sizes().tolist() == [[8, 9], [4, 5]]
 
 
 def test_an_lmdb_is_known_by_its_name_or_by_what_it_holds(tmp_path: Path) -> None:
@@ -225,13 +200,14 @@ def test_nothing_in_is_nothing_out() -> None:
 # --- sizes ---
 
 
-def test_headers_of_large_enough_images_come_back_in_order(tmp_path: Path) -> None:
+def test_sizes_of_large_enough_images_come_back_in_order(tmp_path: Path) -> None:
     sizes = [(16, 20), (20, 16), (16, 16)]
     for number, (height, width) in enumerate(sizes):
         Image.new("RGB", (width, height)).save(tmp_path / f"{number}.png")
     shown = Shown()
-    headers = check_sizes(FolderSource(tmp_path), 16, shown)
-    assert [(header.height, header.width) for header in headers] == sizes
+    found = check_sizes(FolderSource(tmp_path), 16, shown)
+    assert found.dtype == np.int32
+    assert [tuple(size) for size in found.tolist()] == sizes
     assert shown.calls == [(3, "checking images")]
 
 

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from tiny import tiny_data, write_images
 
+from rainoerme_plugin.data import memory
 from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.sources import FolderSource
 from rainoerme_plugin.data.unpaired import UnpairedRain
 from rainoerme_plugin.errors import DataError, OptionError
 from rainoerme_plugin.models.datasets import PairedRainDataset, SingleRainDataset, UnpairedRainDataset
@@ -61,7 +63,9 @@ def opened(image: np.ndarray) -> np.ndarray:
 
 
 def levels(tensor: torch.Tensor) -> np.ndarray:
-    return np.moveaxis(np.rint(tensor.numpy() * 255).astype(int), 0, 2)
+    """The (H, W, 3) values 0 to 255 of an image of bytes, or of floats in [0, 1]."""
+    scale = 1 if tensor.dtype == torch.uint8 else 255
+    return np.moveaxis(np.rint(tensor.numpy() * scale).astype(int), 0, 2)
 
 
 def is_window(crop: np.ndarray, image: np.ndarray) -> bool:
@@ -120,14 +124,39 @@ def test_an_lmdb_of_rainy_images_gives_the_same_samples_as_its_folder(data: Path
             assert torch.equal(lmdb[position][key], folder[position][key])
 
 
-def test_in_memory_gives_the_same_samples_when_the_files_are_gone(data: Path) -> None:
+@pytest.mark.parametrize("source", ["memory", "device"])
+def test_in_memory_the_samples_are_the_same_when_the_files_are_gone(data: Path, source: str) -> None:
     expected = [UnpairedRainDataset(unpaired(data))[position] for position in range(6)]
-    memory = UnpairedRainDataset(unpaired(data, in_memory=True))
+    held = UnpairedRainDataset(unpaired(data, source=source))
+    assert held.on_device == (source == "device")
     for folder in ("rainy", "clean", "cache"):
         (data / folder).rename(data / f"no more {folder}")
     for position, sample in enumerate(expected):
         for key in ("rainy", "label", "clean"):
-            assert torch.equal(memory[position][key], sample[key])
+            assert torch.equal(held[position][key], sample[key])
+
+
+@pytest.mark.parametrize("source", ["files", "memory"])
+def test_without_a_cache_labels_are_the_same_and_nothing_is_kept(
+    data: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(data / "home"))
+    kept = UnpairedRainDataset(unpaired(data))
+    before = sorted(data.rglob("*"))
+    made = UnpairedRainDataset(unpaired(data, label_cache=None, source=source))
+    for position in range(12):
+        for key in ("rainy", "label", "clean"):
+            assert torch.equal(made[position][key], kept[position][key])
+    assert sorted(data.rglob("*")) == before
+
+
+def test_images_that_do_not_fit_into_memory_are_told_before_they_are_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 1000)
+    monkeypatch.setattr(FolderSource, "read", None)
+    with pytest.raises(DataError, match=r"take 0\.0 GB, but only 0\.0 GB of memory are free; take source: files, best"):
+        UnpairedRainDataset(unpaired(data, label_cache=None, source="memory"))
 
 
 def test_the_seed_is_that_of_the_options_and_0_without_one(data: Path) -> None:
@@ -152,7 +181,7 @@ def test_the_seed_is_that_of_the_options_and_0_without_one(data: Path) -> None:
         ({"crop_size": 0}, "datasets.train.crop_size: should be greater than or equal to 1"),
         ({"crop_size": "24"}, "datasets.train.crop_size: "),
         ({"dataroot_rainy": None}, "datasets.train.dataroot_rainy: "),
-        ({"in_memory": "yes"}, "datasets.train.in_memory: "),
+        ({"source": "disk"}, "datasets.train.source: "),
         ({"seed": -1}, "datasets.train.seed: "),
         ({"label": {"type": "opning"}}, "datasets.train.label.type: no coarse filter 'opning'; did you mean 'opening'"),
         ({"label": {"type": "median", "percent": 3}}, "datasets.train.label: the median filter has no argument"),
@@ -193,12 +222,12 @@ def test_missing_labels_and_a_bad_cache_are_told_with_their_option(data: Path) -
         UnpairedRainDataset(unpaired(data, label_cache=str(data / "file")))
 
 
-@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("source", ["files", "memory", "device"])
 @pytest.mark.parametrize("folder", ["rainy", "clean"])
-def test_images_smaller_than_the_crop_are_named(data: Path, folder: str, in_memory: bool) -> None:
+def test_images_smaller_than_the_crop_are_named(data: Path, folder: str, source: str) -> None:
     Image.new("RGB", (30, 23)).save(data / folder / "2.png")
     with pytest.raises(DataError, match=rf"{folder}/2\.png: 30x23 pixels is smaller than the crop of 24x24.*crop_size"):
-        UnpairedRainDataset(unpaired(data, in_memory=in_memory))
+        UnpairedRainDataset(unpaired(data, source=source))
 
 
 def test_a_section_of_another_name_is_named_by_it(data: Path) -> None:
