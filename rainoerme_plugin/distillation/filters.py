@@ -2,20 +2,23 @@
 
 A soft label must be free of rain; that it is blurred matters less, for the clean images teach the detail. No filter
 minds the order of the colours (RGB or BGR), and all continue the image over its border by reflection.
+
+Every filter is local: the label of a crop can be had without the image beyond `CoarseFilter.reach`.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-Image: TypeAlias = NDArray[np.uint8]
-"""(H, W, 3) uint8, 0-255."""
+from .rank import rank_filter
+
+Depth = TypeVar("Depth", np.uint8, np.uint16)
+"""Images are (H, W, 3) and use their type's whole range: 0-255 or 0-65535."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,16 @@ class CoarseFilter:
     version: ClassVar[int] = 1
     """Raised when the same arguments give other values, so that cached labels are made anew."""
 
-    def __call__(self, image: Image) -> Image:
-        """The soft label of ``image``, both (H, W, 3) uint8 of one size."""
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
+        """The soft label of ``image``, both (H, W, 3) of one size and type."""
+        raise NotImplementedError
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many rows and columns around a pixel its label depends on, at most.
+
+        A crop's part of the whole image's label is had from the crop with this margin, as far as the image goes.
+        """
         raise NotImplementedError
 
     @property
@@ -45,12 +56,16 @@ def _check_window(window: tuple[int, int]) -> None:
         raise ValueError(f"window must be two odd numbers [height, width], got {list(window)}")
 
 
+def _half(window: tuple[int, int]) -> tuple[int, int]:
+    return window[0] // 2, window[1] // 2
+
+
 @dataclass(frozen=True)
 class RankFilter(CoarseFilter):
     """The ``percent`` percentile of a window, per channel.
 
     Streaks are brighter than what they cover, so a low percentile in a window wider than a streak leaves them out;
-    a horizontal window follows from rain that falls. The rank is that of `scipy.ndimage.percentile_filter`.
+    a horizontal window follows from rain that falls. The values are those of `scipy.ndimage.percentile_filter`.
     """
 
     window: tuple[int, int] = (1, 7)
@@ -61,8 +76,14 @@ class RankFilter(CoarseFilter):
         if not 0 <= self.percent <= 100:
             raise ValueError(f"percent must be from 0 to 100, got {self.percent}")
 
-    def __call__(self, image: Image) -> Image:
-        return ndimage.percentile_filter(image, self.percent, size=(*self.window, 1))
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
+        pixels = self.window[0] * self.window[1]
+        # As SciPy reckons it; 100 percent is the largest, not one beyond.
+        return rank_filter(image, self.window, min(int(pixels * self.percent / 100), pixels - 1))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return _half(self.window)
 
 
 @dataclass(frozen=True)
@@ -74,8 +95,12 @@ class MedianFilter(CoarseFilter):
     def __post_init__(self) -> None:
         _check_window(self.window)
 
-    def __call__(self, image: Image) -> Image:
-        return ndimage.median_filter(image, size=(*self.window, 1))
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
+        return rank_filter(image, self.window, self.window[0] * self.window[1] // 2)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        return _half(self.window)
 
 
 @dataclass(frozen=True)
@@ -87,16 +112,23 @@ class OpeningFilter(CoarseFilter):
     def __post_init__(self) -> None:
         _check_window(self.window)
 
-    def __call__(self, image: Image) -> Image:
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
         kernel = np.ones(self.window, np.uint8)
-        return cv2.dilate(
-            cv2.erode(image, kernel, borderType=cv2.BORDER_REFLECT), kernel, borderType=cv2.BORDER_REFLECT
-        ).astype(np.uint8, copy=False)
+        eroded = cv2.erode(image, kernel, borderType=cv2.BORDER_REFLECT)
+        return cv2.dilate(eroded, kernel, borderType=cv2.BORDER_REFLECT).astype(image.dtype, copy=False)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        rows, columns = _half(self.window)
+        return 2 * rows, 2 * columns
 
 
 @dataclass(frozen=True)
 class GuidedFilter(CoarseFilter):
     """The guided filter (He et al., PAMI 35, 2013) with the image as its own guide, per channel.
+
+    A crop's values may differ from the whole image's by a grey level, though in 19 million none did: OpenCV's box means
+    are running sums, whose rounding depends on where they began.
 
     Args:
         radius: Of the square window, in pixels.
@@ -110,23 +142,29 @@ class GuidedFilter(CoarseFilter):
         if self.radius < 1 or self.eps <= 0:
             raise ValueError(f"radius must be at least 1 and eps above 0, got {self.radius} and {self.eps}")
 
-    def __call__(self, image: Image) -> Image:
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
         side = (2 * self.radius + 1, 2 * self.radius + 1)
 
         def box(values: NDArray[np.floating]) -> NDArray[np.float32]:
             return np.asarray(cv2.blur(values, side, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
 
-        guide = image.astype(np.float32) / 255
+        white = np.iinfo(image.dtype).max
+        guide = image.astype(np.float32) / white
         mean = box(guide)
         variance = box(guide * guide) - mean * mean
         slope = variance / (variance + np.float32(self.eps))
         smooth = box(slope) * guide + box(mean * (1 - slope))
-        return np.clip(np.rint(smooth * 255), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(smooth * white), 0, white).astype(image.dtype)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        # Means of means: of the lines through the pixels of every window that holds the pixel.
+        return 2 * self.radius, 2 * self.radius
 
 
 @dataclass(frozen=True)
 class BilateralFilter(CoarseFilter):
-    """OpenCV's bilateral filter: ``sigma_color`` in grey levels (0-255), ``sigma_space`` in pixels."""
+    """OpenCV's bilateral filter: ``sigma_color`` in grey levels (0-255), ``sigma_space`` in pixels; uint8 alone."""
 
     diameter: int = 9
     sigma_color: float = 75.0
@@ -136,11 +174,19 @@ class BilateralFilter(CoarseFilter):
         if self.diameter < 1 or self.sigma_color <= 0 or self.sigma_space <= 0:
             raise ValueError("diameter, sigma_color and sigma_space of the bilateral filter must be positive")
 
-    def __call__(self, image: Image) -> Image:
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
+        if image.dtype != np.uint8:
+            raise ValueError(f"the bilateral filter takes images of 8 bits (uint8), got {image.dtype}")
         smooth = cv2.bilateralFilter(
             image, self.diameter, self.sigma_color, self.sigma_space, borderType=cv2.BORDER_REFLECT
         )
-        return smooth.astype(np.uint8, copy=False)
+        return smooth.astype(image.dtype, copy=False)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        # OpenCV's window is odd and at least three wide.
+        radius = max(1, self.diameter // 2)
+        return radius, radius
 
 
 FILTERS: dict[str, type[CoarseFilter]] = {

@@ -34,7 +34,17 @@ def picture(height: int = 12, width: int = 15, seed: int = 0) -> Image:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def windowed(image: Image, window: tuple[int, int], value: Callable[[Image], Any]) -> Image:
+def deep(image: Image) -> NDArray[np.uint16]:
+    """The image with 16 bits, the lower ones too."""
+    low = np.random.default_rng(0).integers(0, 256, image.shape, np.uint16)
+    return image.astype(np.uint16) * 256 + low
+
+
+def depths(image: Image) -> list[NDArray[Any]]:
+    return [image, deep(image)]
+
+
+def windowed(image: NDArray[Any], window: tuple[int, int], value: Callable[[NDArray[Any]], Any]) -> NDArray[Any]:
     """``value`` of the window around every pixel and channel; the image goes on mirrored, its edge pixel twice."""
     height, width, channels = image.shape
     up, left = window[0] // 2, window[1] // 2
@@ -64,6 +74,27 @@ def test_the_rank_filter_takes_the_percentile_of_numpy(window: tuple[int, int], 
     np.testing.assert_array_equal(RankFilter(window, percent)(image), oracle)
 
 
+@pytest.mark.parametrize("window", [(1, 7), (9, 9), (5, 3), (3, 1), (1, 1), (1, 31), (15, 15)])
+@pytest.mark.parametrize("percent", [0, 0.0, 1e-9, 12.5, 35, 100 / 3, 49.999, 50.0, 66.6, 99.9, 100, 100.0])
+def test_the_rank_filter_is_that_of_scipy(window: tuple[int, int], percent: float) -> None:
+    image = picture(17, 23, seed=10)
+    for values in depths(image):
+        result = RankFilter(window, percent)(values)
+        assert result.dtype == values.dtype
+        np.testing.assert_array_equal(result, ndimage.percentile_filter(values, percent, size=(*window, 1)))
+
+
+@pytest.mark.parametrize("window", [(1, 7), (3, 3), (1, 15), (3, 9), (7, 7)])
+def test_the_rank_of_a_percentage_beside_a_border_is_that_of_scipy(window: tuple[int, int]) -> None:
+    pixels = window[0] * window[1]
+    image = np.arange(pixels, dtype=np.uint8).reshape(*window, 1).repeat(3, axis=2)
+    for rank in range(1, pixels):
+        border = 100 * rank / pixels
+        for percent in (np.nextafter(border, 0).item(), border, np.nextafter(border, 100).item()):
+            oracle = ndimage.percentile_filter(image, percent, size=(*window, 1))
+            np.testing.assert_array_equal(RankFilter(window, percent)(image), oracle)
+
+
 def test_the_rank_filter_without_arguments_is_the_third_smallest_of_seven_in_a_row() -> None:
     image = picture(seed=2)
     np.testing.assert_array_equal(RankFilter()(image), windowed(image, (1, 7), lambda values: np.sort(values[0])[2]))
@@ -75,6 +106,14 @@ def test_the_median_filter_takes_the_median_of_a_double_loop(window: tuple[int, 
     np.testing.assert_array_equal(MedianFilter(window)(image), windowed(image, window, np.median))
 
 
+@pytest.mark.parametrize("window", [(1, 7), (9, 9), (3, 5), (1, 1), (31, 3)])
+def test_the_median_filter_is_that_of_scipy(window: tuple[int, int]) -> None:
+    image = picture(17, 23, seed=11)
+    for values in depths(image):
+        oracle = ndimage.median_filter(values, size=(*window, 1))
+        np.testing.assert_array_equal(MedianFilter(window)(values), oracle)
+
+
 def test_the_median_filter_without_arguments_has_a_window_of_five_by_five() -> None:
     image = picture(seed=3)
     np.testing.assert_array_equal(MedianFilter()(image), windowed(image, (5, 5), np.median))
@@ -83,8 +122,9 @@ def test_the_median_filter_without_arguments_has_a_window_of_five_by_five() -> N
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_opening_is_the_minimum_and_then_the_maximum_of_a_double_loop(window: tuple[int, int]) -> None:
     image = picture(seed=4)
-    oracle = windowed(windowed(image, window, np.min), window, np.max)
-    np.testing.assert_array_equal(OpeningFilter(window)(image), oracle)
+    for values in depths(image):
+        oracle = windowed(windowed(values, window, np.min), window, np.max)
+        np.testing.assert_array_equal(OpeningFilter(window)(values), oracle)
 
 
 def test_the_opening_without_arguments_has_a_window_of_nine_in_a_row() -> None:
@@ -114,18 +154,20 @@ def test_the_opening_in_a_row_keeps_a_horizontal_line() -> None:
 @pytest.mark.parametrize(("radius", "eps"), [(8, 0.01), (2, 0.01), (3, 1e-4), (1, 0.5)])
 def test_the_guided_filter_is_that_of_box_means_in_float64(radius: int, eps: float) -> None:
     image = picture(24, 20, seed=5)
-    result = GuidedFilter(radius, eps)(image)
-    side = 2 * radius + 1
-    for channel in range(3):
-        guide = image[..., channel] / 255.0
-        mean = ndimage.uniform_filter(guide, side, mode="reflect")
-        variance = ndimage.uniform_filter(guide**2, side, mode="reflect") - mean**2
-        a = variance / (variance + eps)
-        b = mean - a * mean
-        smooth = ndimage.uniform_filter(a, side, mode="reflect") * guide + ndimage.uniform_filter(
-            b, side, mode="reflect"
-        )
-        np.testing.assert_allclose(result[..., channel], smooth * 255, atol=0.51, rtol=0)
+    for values, white, tolerance in zip(depths(image), (255, 65535), (0.51, 1.0), strict=True):
+        result = GuidedFilter(radius, eps)(values)
+        assert result.dtype == values.dtype
+        oracle = box_means(values / white, radius, eps) * white
+        np.testing.assert_allclose(result, oracle, atol=tolerance, rtol=0)
+
+
+def box_means(guide: NDArray[np.float64], radius: int, eps: float) -> NDArray[np.float64]:
+    side = (2 * radius + 1, 2 * radius + 1, 1)
+    mean = ndimage.uniform_filter(guide, side, mode="reflect")
+    variance = ndimage.uniform_filter(guide**2, side, mode="reflect") - mean**2
+    a = variance / (variance + eps)
+    b = mean - a * mean
+    return ndimage.uniform_filter(a, side, mode="reflect") * guide + ndimage.uniform_filter(b, side, mode="reflect")
 
 
 def test_the_guided_filter_without_arguments_has_radius_8_and_eps_a_hundredth() -> None:
@@ -274,6 +316,73 @@ def test_a_bilateral_filter_without_reach_is_refused(arguments: dict[str, Any]) 
         build_filter("bilateral", **arguments)
 
 
+def test_the_bilateral_filter_refuses_sixteen_bits() -> None:
+    with pytest.raises(ValueError, match=r"the bilateral filter takes images of 8 bits \(uint8\), got uint16"):
+        BilateralFilter()(deep(picture()))
+
+
+LOCAL = [
+    RankFilter(),
+    RankFilter((5, 3), 80),
+    MedianFilter(),
+    MedianFilter((1, 9)),
+    OpeningFilter(),
+    OpeningFilter((5, 3)),
+    GuidedFilter(),
+    GuidedFilter(2, 1e-4),
+    BilateralFilter(),
+    BilateralFilter(4, 40.0, 2.0),
+    BilateralFilter(1),
+]
+
+
+def test_every_filter_is_tried_on_crops() -> None:
+    assert {type(coarse) for coarse in LOCAL} == set(FILTERS.values())
+
+
+@pytest.mark.parametrize("coarse", LOCAL, ids=lambda coarse: coarse.key)
+@pytest.mark.parametrize("size", [(61, 83), (9, 70), (5, 4)])
+def test_a_crop_with_the_reach_around_it_has_the_values_of_the_whole_image(
+    coarse: CoarseFilter, size: tuple[int, int]
+) -> None:
+    height, width = size
+    down, right = coarse.reach
+    random = np.random.default_rng(12)
+    crops = [(top, left, 4, 4) for top in (0, height // 2, height - 4) for left in (0, width // 2, width - 4)]
+    for _ in range(30):
+        top, left = int(random.integers(height)), int(random.integers(width))
+        crops.append((top, left, int(random.integers(height - top)) + 1, int(random.integers(width - left)) + 1))
+    image = picture(height, width, seed=13)
+    for values in [image] if isinstance(coarse, BilateralFilter) else depths(image):
+        whole = coarse(values)
+        for top, left, rows, columns in crops:
+            above, before = max(0, top - down), max(0, left - right)
+            part = coarse(values[above : top + rows + down, before : left + columns + right])
+            crop = part[top - above :, left - before :][:rows, :columns]
+            oracle = whole[top : top + rows, left : left + columns]
+            # Guided: running sums round by where they began.
+            np.testing.assert_allclose(crop, oracle, atol=isinstance(coarse, GuidedFilter), rtol=0)
+
+
+@pytest.mark.parametrize("coarse", LOCAL, ids=lambda coarse: coarse.key)
+def test_the_reach_is_not_larger_than_what_a_label_depends_on(coarse: CoarseFilter) -> None:
+    down, right = coarse.reach
+    changed = np.zeros((61, 61), bool)
+    for seed in range(40):
+        image = np.random.default_rng(seed).integers(60, 190, (61, 61, 3), np.uint8)
+        touched = image.copy()
+        touched[30, 30] = (0, 255)[seed % 2]
+        changed |= (coarse(image) != coarse(touched)).any(axis=2)
+    rows, columns = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
+    assert abs(rows - 30).max() <= down
+    assert abs(columns - 30).max() <= right
+    # What is farthest weighs too little in the guided filter's means of means to change 8 bits.
+    if not isinstance(coarse, GuidedFilter):
+        assert (abs(rows - 30).max(), abs(columns - 30).max()) == (down, right)
+
+
 def test_a_coarse_filter_without_a_computation_is_none() -> None:
     with pytest.raises(NotImplementedError):
         CoarseFilter()(picture())
+    with pytest.raises(NotImplementedError):
+        _ = CoarseFilter().reach
