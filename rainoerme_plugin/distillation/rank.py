@@ -58,7 +58,14 @@ def rank_filter(image: NDArray[Scalar], window: tuple[int, int], rank: int) -> N
     plan = _plan(window, rank)
     rows, columns = _tile_size(plan, window, (height, width), channels * image.itemsize)
     beyond_rows, beyond_columns = window[0] - 1, window[1] - 1
-    padded = np.pad(pixels, [(beyond_rows // 2,) * 2, (beyond_columns // 2,) * 2, (0, 0)], mode="symmetric")
+
+    # Mirrored band by band: a copy of the whole image would cost as much memory, and time, as the result.
+    from_rows, from_columns = (
+        np.pad(np.arange(size), side // 2, mode="symmetric") for size, side in zip((height, width), window, strict=True)
+    )
+    inner = slice(beyond_columns // 2, beyond_columns // 2 + width)
+    margins = np.delete(np.arange(width + beyond_columns), inner)
+    band = np.empty((rows + beyond_rows, width + beyond_columns, channels), image.dtype)
 
     buffers = np.empty((plan.buffers, rows + beyond_rows, columns + beyond_columns, channels), image.dtype)
     # Flat, so that a shift by rows and columns is one offset: what runs over a row's end lands beyond the tile.
@@ -77,8 +84,10 @@ def rank_filter(image: NDArray[Scalar], window: tuple[int, int], rank: int) -> N
     selected = buffers[plan.result, :rows, :columns]
 
     for top in _starts(height, rows):
+        band[:, inner] = pixels[from_rows[top : top + rows + beyond_rows]]
+        band[:, margins] = band[:, inner.start + from_columns[margins]]
         for left in _starts(width, columns):
-            buffers[0] = padded[top : top + rows + beyond_rows, left : left + columns + beyond_columns]
+            buffers[0] = band[:, left : left + columns + beyond_columns]
             for compare, first, second, target in program:
                 compare(first, second, out=target)
             filtered[top : top + rows, left : left + columns] = selected
