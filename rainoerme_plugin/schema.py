@@ -44,6 +44,7 @@ class ValOptions(Section):
     panels: bool = True
     suffix: str | None = None
     rounding: Rounding = "round"
+    tile: Count | Literal["auto"] = "auto"
     metrics: dict[str, dict[str, Any]] | None = None
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from measure import apart, emit, floor, in_turn, peak_memory, rates, say, seconds, wait, work_of
+from plain import plain_forward, plain_ssim, plain_window
 from torch import Tensor
-from torch.nn import functional
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
@@ -51,44 +51,6 @@ def network_and_images(device: str, batch: int, crop: int) -> tuple[RainOerMeNet
 
 
 # --- the plain step ---
-
-
-def plain_window(device: torch.device) -> Tensor:
-    """The 11x11 Gaussian of SSIM, for each of three channels."""
-    line = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
-    line = line / line.sum()
-    return (line[:, None] * line[None, :]).expand(3, 1, 11, 11).contiguous().to(device)
-
-
-def plain_ssim(image: Tensor, target: Tensor, window: Tensor) -> Tensor:
-    """SSIM as it is usually written: five maps, each blurred with the two-dimensional window."""
-
-    def blur(maps: Tensor) -> Tensor:
-        return functional.conv2d(maps, window, padding=5, groups=3)
-
-    mean_x, mean_y = blur(image), blur(target)
-    variance_x = blur(image * image) - mean_x * mean_x
-    variance_y = blur(target * target) - mean_y * mean_y
-    covariance = blur(image * target) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
-    return (numerator / ((mean_x**2 + mean_y**2 + 0.01**2) * (variance_x + variance_y + 0.03**2))).mean()
-
-
-def plain_forward(network: RainOerMeNet, rainy: Tensor) -> tuple[Tensor, Tensor]:
-    """Both rain layers, as the released code's forward computes them: merged features are concatenated."""
-
-    def high_pass(module: Any, x: Tensor) -> Tensor:
-        smooth = module.conv1(x)
-        return torch.relu(module.dilated_conv(x - smooth) + smooth)
-
-    def aggregation(module: Any, x: Tensor) -> Tensor:
-        first = high_pass(module.conv1, x)
-        return module.merge(torch.cat([first, high_pass(module.conv2, first)], dim=1))
-
-    first = aggregation(network.block1, network.inc(rainy))
-    middle = network.merge11(torch.cat([first, aggregation(network.block2, first)], dim=1))
-    rain = network.outc(network.merge12(torch.cat([middle, aggregation(network.block3, middle)], dim=1)))
-    return rain, network.out2(rain)
 
 
 def plain_gradients(network: RainOerMeNet, images: Images, window: Tensor) -> None:

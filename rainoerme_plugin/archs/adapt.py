@@ -11,6 +11,12 @@ from torch.nn import functional
 
 from ..errors import OptionError
 
+_OUT_OF_MEMORY = re.compile(
+    "out of memory"  # CUDA's driver, and MPS
+    "|can't allocate memory|not enough memory|bad_alloc"  # CPU: Linux, Windows, C++
+    "|STATUS_ALLOC_FAILED"  # cuDNN and cuBLAS
+)
+
 
 def checkpoint_parts(network: nn.Module) -> dict[str, nn.Module]:
     """The parts of a network that a checkpoint keeps apart: the ending of each one's key, and the part.
@@ -68,7 +74,7 @@ def derain(network: nn.Module, rainy: Tensor, needs: Needs) -> Tensor:
     try:
         result = network(padded)
     except RuntimeError as error:
-        if not re.search("size|shape", str(error)) or isinstance(error, torch.cuda.OutOfMemoryError):
+        if not re.search("size|shape", str(error)) or is_out_of_memory(error):
             raise
         raise OptionError(
             f"{name} does not take images of {padded.shape[3]}x{padded.shape[2]} pixels ({error}); if it wants a "
@@ -89,6 +95,18 @@ def derain(network: nn.Module, rainy: Tensor, needs: Needs) -> Tensor:
             "(for super-resolution networks, an upscale of 1)"
         )
     return result[..., :height, :width]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was too little memory, in one of the ways in which PyTorch says so."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def mirrored(size: int, padding: int) -> Tensor:
+    """Which pixel of an axis of ``size`` stands at each place of the axis that `derain` pads by ``padding``."""
+    return _pad(torch.arange(size, dtype=torch.float64).view(1, 1, size, 1), padding, 0).flatten().long()
 
 
 def _pad(images: Tensor, rows: int, columns: int) -> Tensor:

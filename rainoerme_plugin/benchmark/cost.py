@@ -20,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from ..archs.adapt import Needs, derain
+from ..archs.tiles import WHOLE
 from ..data.images import RGB
 from ..devices import bound_memory, pick_device
 from ..errors import one_line
 from .methods import Method, Runner, open_method
 from .options import CostOptions, MethodOptions, Precision
 from .results import Cost, Timing
+
+_BUT_PRODUCTS = "all but convolutions, matrix products and attention"
 
 
 def measure_costs(
@@ -95,7 +98,7 @@ def _work(method: Method, images: RGB, run: Runner) -> Callable[[], object]:
         return lambda: [method(image, "", "", run) for image in images]
     network = method.network
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255).to(run.device)
-    return lambda: run(network, method.needs, batch)
+    return lambda: run(network, method.needs, batch, method.tile)
 
 
 def measure_time(work: Callable[[], object], batch: int, warmup: int, repeats: int, device: torch.device) -> Timing:
@@ -165,12 +168,15 @@ def count_flops(network: nn.Module, needs: Needs, height: int, width: int) -> tu
 
     mmengine counts by operator, and takes fused attention and functions with a backward pass of their own (KBNet's) as
     nothing. PyTorch's counter sees the convolutions, matrix products and attention in them, but no normalisation and
-    no interpolation. Where it sees more than mmengine, its count is given.
+    no interpolation. Where it sees more than mmengine, its count is given; and for images so large that they are
+    derained in tiles, where it counts without computing. What tiles share is counted once.
     """
     from mmengine.analysis.complexity_analysis import FlopAnalyzer
     from torch.utils.flop_counter import FlopCounterMode
 
-    module, image = _Derain(deepcopy(network), needs).eval(), torch.zeros(1, 3, height, width)
+    is_large = height * width > WHOLE
+    device = torch.device("meta" if is_large else "cpu")
+    module, image = _Derain(deepcopy(network).to(device), needs).eval(), torch.zeros(1, 3, height, width, device=device)
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
@@ -179,6 +185,8 @@ def count_flops(network: nn.Module, needs: Needs, height: int, width: int) -> tu
         return None, []
     # It counts a multiply-add as two.
     by_torch = counter.get_total_flops() / 2
+    if is_large:
+        return by_torch, [_BUT_PRODUCTS]
     analyser = FlopAnalyzer(module, (image,))
     analyser.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     try:
@@ -186,7 +194,7 @@ def count_flops(network: nn.Module, needs: Needs, height: int, width: int) -> tu
             by_mmengine = float(analyser.total())
             unknown: Sequence[str] = sorted(analyser.unsupported_ops())
     except Exception:  # some networks cannot be traced
-        return by_torch, ["all but convolutions, matrix products and attention"]
+        return by_torch, [_BUT_PRODUCTS]
     seen_by_torch = by_torch > by_mmengine
     names = [name.removeprefix("aten::") for name in unknown if not (seen_by_torch and _with_products(name))]
     return max(by_torch, by_mmengine), names

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..archs.adapt import Needs, checkpoint_parts, derain
+from ..archs.adapt import Needs, checkpoint_parts
 from ..archs.catalogue import CATALOGUE, Card, card_of, needs_of
 from ..archs.distillation_net import DistillationNet
+from ..archs.receptive_field import receptive_field
 from ..archs.recognise import SpandrelNet
 from ..archs.result_images import ResultImages
+from ..archs.tiles import Image, NotFiniteError, derain_tiled
 from ..config import read_options
 from ..data.images import RGB, Rounding, to_image, to_tensor
 from ..data.sources import list_images
@@ -31,6 +33,7 @@ from .options import (
     NetworkMethod,
     Precision,
     RunMethod,
+    WithNetwork,
 )
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,6 +57,8 @@ class Method:
     sha256: str | None = None
     network: nn.Module | None = None
     needs: Needs = field(default_factory=Needs)
+    tile: int | None = None
+    """As of `derain_tiled`."""
     card: Card | None = None
 
     def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
@@ -88,7 +93,7 @@ class _Filter(Method):
 class _Network(Method):
     def __call__(self, rainy: RGB, dataset: str, name: str, run: Runner) -> RGB:
         assert self.network is not None
-        return to_image(run(self.network, self.needs, to_tensor(rainy)[None])[0], self.rounding)
+        return run(self.network, self.needs, rainy, self.tile, self.rounding)
 
 
 @dataclass
@@ -118,19 +123,29 @@ class Runner:
     device: torch.device
     precision: Precision = "float32"
 
-    def __call__(self, network: nn.Module, needs: Needs, rainy: Tensor) -> Tensor:
-        """Derain ``rainy`` (B, 3, H, W) in [0, 1]; the network is on the device already (`placed`).
+    def __call__(
+        self, network: nn.Module, needs: Needs, rainy: Image, tile: int | None = None, rounding: Rounding = "round"
+    ) -> Image:
+        """Derain ``rainy``, (B, 3, H, W) in [0, 1] or (H, W, 3) uint8; the network is on the device (`placed`).
+
+        Returns:
+            The derained images, of the same kind; tensors are on the device, and not clamped.
 
         Raises:
             RuntimeError: The result holds values that are not finite.
-            OptionError: As of `derain`.
+            RainOerMeError: As of `derain_tiled`.
         """
-        rainy = rainy.to(self.device, memory_format=torch.channels_last)
+        if isinstance(rainy, torch.Tensor):
+            rainy = rainy.to(self.device, memory_format=torch.channels_last)
         dtype = _DTYPES.get(self.precision)
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            derained = derain(network, rainy, needs).float()
-        if not bool(torch.isfinite(derained).all()):
-            raise RuntimeError(f"the network gives values that are not finite in {self.precision}")
+        problem = f"the network gives values that are not finite in {self.precision}"
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                derained = derain_tiled(network, rainy, needs, tile=tile, rounding=rounding)
+        except NotFiniteError:
+            raise RuntimeError(problem) from None
+        if isinstance(derained, torch.Tensor) and not bool(torch.isfinite(derained).all()):
+            raise RuntimeError(problem)
         return derained
 
     @contextmanager
@@ -217,6 +232,11 @@ def _with_network(
     while isinstance(inner, DistillationNet | SpandrelNet):
         inner = inner.backbone if isinstance(inner, DistillationNet) else inner.network
     card, sha256 = card_of(inner), _sha256(file)
+    assert isinstance(options, WithNetwork)
+    tile, needs = None if options.tile == "auto" else options.tile, needs_of(network)
+    network.eval().requires_grad_(False)
+    if tile and receptive_field(network, needs) is None:
+        identity = (*identity, {"tile": tile})  # other networks give the same in tiles
     return _Network(
         name,
         options,
@@ -225,8 +245,9 @@ def _with_network(
         trained_on=_published(file.name),
         file=file,
         sha256=sha256,
-        network=network.eval().requires_grad_(False),
-        needs=needs_of(network),
+        network=network,
+        needs=needs,
+        tile=tile,
         card=card,
     )
 

@@ -48,14 +48,20 @@ class FilterMethod(MethodOptions):
     filter: LabelOptions
 
 
-class FileMethod(MethodOptions):
+class WithNetwork(MethodOptions):
+    """What every method with a network may say beside that."""
+
+    tile: Count | Literal["auto"] = "auto"
+
+
+class FileMethod(WithNetwork):
     """A checkpoint whose network is recognised: of this package, a published one, or one that spandrel knows."""
 
     file: str
     key: str | None = None
 
 
-class NetworkMethod(MethodOptions):
+class NetworkMethod(WithNetwork):
     """A registered network with its arguments, and a checkpoint for it."""
 
     network: dict[str, Any]
@@ -63,7 +69,7 @@ class NetworkMethod(MethodOptions):
     key: str | None = None
 
 
-class RunMethod(MethodOptions):
+class RunMethod(WithNetwork):
     """What a training run has made: its folder below experiments/."""
 
     folder: str

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from .. import __version__, register
+from ..archs.tiles import WHOLE
 from ..config import Request, read_options
 from ..data.sources import Track
 from ..devices import bound_memory, join_processes, pick_device
@@ -159,7 +160,10 @@ def _costs(
     costly = [method for method in methods if method.network is not None or isinstance(method.options, FilterMethod)]
     for method in track(costly, len(costly), "measuring costs"):
         place = (device.type, _processor(), torch.get_num_threads(), options.precision)
-        key = key_of("cost", __version__, method.identity, options.cost.model_dump(), place)
+        # Tiles change what large images cost, and no results; what is known of smaller ones stays known.
+        is_cut = method.tile is not None or any(height * width > WHOLE for height, width in options.cost.sizes)
+        tiles = (f"tiles {method.tile}",) if method.network is not None and is_cut else ()
+        key = key_of("cost", __version__, method.identity, options.cost.model_dump(), place, *tiles)
         record = records.get(key)
         if record is None or any(cost["error"] for cost in record["costs"]):
             costs = measure_costs(method.name, method.options, options.cost, device.type, options.precision)

@@ -18,10 +18,10 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..archs.adapt import derain
 from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet
 from ..archs.result_images import ResultImages
+from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image, write_image
 from ..data.panels import panel, show_rain, shrink
 from ..distillation.collapse import CollapseGuard
@@ -240,7 +240,14 @@ class DistillationModel(SRModel):
         if isinstance(bare, ResultImages):
             self.output = bare(self.lq, self.names)
         else:
-            self.output = derain(bare, self.lq, needs_of(bare))
+            tile = (self.opt.get("val") or {}).get("tile", "auto")
+            self.output = derain_tiled(
+                bare,
+                self.lq,
+                needs_of(bare),
+                tile=None if tile == "auto" else tile,
+                tell=get_root_logger().warning,
+            )
         network.train(training)
 
     def nondist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rainoerme_plugin.archs.adapt import Needs, derain
+from rainoerme_plugin.archs.adapt import Needs, derain, is_out_of_memory, mirrored
 from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.errors import OptionError
 
@@ -264,5 +264,36 @@ def test_a_shape_that_a_network_cannot_make_is_named() -> None:
 )
 def test_other_errors_of_a_network_pass_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
+        derain(failing(error), image(7, 5), Needs())
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(("size", "padding"), [(7, 0), (7, 3), (7, 20), (1, 4)])
+def test_mirrored_says_what_stands_where(size: int, padding: int) -> None:
+    expected = np.pad(np.arange(size), (0, padding), mode="reflect")
+    assert mirrored(size, padding).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("whatever"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_has_many_names(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) == is_one
+
+
+def test_a_lack_of_memory_is_none_of_the_size() -> None:
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory for a tensor of this size")
+    with pytest.raises(RuntimeError) as caught:
         derain(failing(error), image(7, 5), Needs())
     assert caught.value is error

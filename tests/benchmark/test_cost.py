@@ -20,6 +20,7 @@ from rainoerme_plugin.archs.catalogue import needs_of
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.benchmark import cost as cost_module
 from rainoerme_plugin.benchmark.cost import count_flops, measure_costs, measure_time
+from rainoerme_plugin.benchmark.methods import Runner, open_method
 from rainoerme_plugin.benchmark.options import CostOptions, FileMethod, FilterMethod
 from rainoerme_plugin.errors import WeightsError
 from rainoerme_plugin.options import LabelOptions
@@ -62,6 +63,28 @@ def test_fused_attention_is_counted() -> None:
     flops, uncounted = count_flops(Attention(), Needs(), 8, 8)
     assert flops == 2 * 64 * 64 * 3
     assert not any("attention" in name for name in uncounted)
+
+
+@pytest.mark.parametrize("name", ["PReNet", "NAFNet", "SwinIR"])
+def test_large_images_are_counted_without_computing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small(name)
+    computed, _ = count_flops(network, needs_of(network), 64, 48)
+    monkeypatch.setattr(cost_module, "WHOLE", 64 * 48 - 1)
+    counted, uncounted = count_flops(network, needs_of(network), 64, 48)
+    assert counted is not None
+    # Normalisation and pooling are not among it.
+    assert 1 <= (computed or 0) / counted < 1.1
+    assert uncounted == ["all but convolutions, matrix products and attention"]
+    assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+
+
+def test_costs_are_those_of_the_tiles_that_scoring_uses(tmp_path: Path) -> None:
+    method = open_method("m", FileMethod(type="file", file=str(write_network(tmp_path / "net.pth")), tile=16), "round")
+    assert method.network is not None
+    seen: list[int] = []
+    method.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2]))
+    cost_module._work(method, np.zeros((1, 200, 150, 3), np.uint8), Runner(CPU))()
+    assert max(seen) < 200
 
 
 def test_padding_costs_too() -> None:

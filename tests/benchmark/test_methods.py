@@ -18,6 +18,7 @@ from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.benchmark.methods import Method, Runner, open_method
 from rainoerme_plugin.benchmark.options import METHODS
+from rainoerme_plugin.benchmark.records import key_of
 from rainoerme_plugin.data.images import decode_image
 from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.errors import DataError, OptionError, RainOerMeError, WeightsError
@@ -184,8 +185,47 @@ def test_values_that_are_not_finite_are_an_error() -> None:
         def forward(self, rainy: torch.Tensor) -> torch.Tensor:
             return rainy / 0
 
-    with pytest.raises(RuntimeError, match="not finite in float32"):
-        RUN(Bad(), Needs(), TENSOR)
+    for rainy in (TENSOR, RAINY):
+        with pytest.raises(RuntimeError, match="not finite in float32"):
+            RUN(Bad(), Needs(), rainy)
+
+
+def test_large_images_go_through_the_network_in_tiles(tmp_path: Path) -> None:
+    file = str(write_network(tmp_path / "net.pth"))
+    cut, kept = (opened("file", file=file, tile=tile) for tile in (16, 0))
+    assert (opened("file", file=file).tile, cut.tile, kept.tile) == (None, 16, 0)
+    whole = opened("file", file=file)(RAINY, "d", "", RUN)
+    assert np.array_equal(kept(RAINY, "d", "", RUN), whole)
+    assert np.mean(cut(RAINY, "d", "", RUN) != whole) < 1e-3
+    with RUN.placed(cut.network):
+        assert cut.network is not None
+        torch.testing.assert_close(
+            RUN(cut.network, cut.needs, TENSOR, tile=16), RUN(cut.network, cut.needs, TENSOR), rtol=0, atol=1e-5
+        )
+
+
+def test_tiles_are_part_of_the_identity_where_they_change_the_result(tmp_path: Path) -> None:
+    file = str(write_network(tmp_path / "net.pth"))
+    assert len({key_of(opened("file", file=file, tile=tile).identity) for tile in ("auto", 0, 16)}) == 1
+    torch.save(small("RESCAN").state_dict(), tmp_path / "rescan.pth")
+    options: dict[str, Any] = {
+        "network": {"type": "RESCAN", "stages": 2, "channels": 4, "depth": 4},
+        "file": str(tmp_path / "rescan.pth"),
+    }
+    keys = [key_of(opened("network", **options, tile=tile).identity) for tile in ("auto", 0, 16, 17)]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("tile", [-1, "whole", 2.5])
+def test_a_tile_is_a_size(tile: Any) -> None:
+    with pytest.raises(OptionError, match=r"methods\.m\.tile"):
+        opened("file", file="x", tile=tile)
+
+
+def test_a_filter_has_no_tiles() -> None:
+    with pytest.raises(OptionError, match=r"methods\.m\.tile: unknown key"):
+        opened("filter", filter={"type": "rank"}, tile=16)
 
 
 def test_a_network_computes_in_channels_last() -> None:

@@ -653,3 +653,23 @@ def test_the_optimiser_is_fused_unless_the_file_says_otherwise(
     opt = options(tmp_path)
     opt["train"]["optim_g"].update(changes)
     assert build(opt).optimizer_g.defaults["fused"] is fused
+
+
+def test_validation_in_tiles_gives_the_same_images(tmp_path: Path) -> None:
+    opt = options(tmp_path)
+    model = build(opt)
+    enliven(model.net_g)
+    model.net_g_ema = model.net_g
+    image = batch(9, size=150)["rainy"][:1].float()
+    results: dict[Any, Tensor] = {}
+    calls: list[Any] = []
+    for tile in ("auto", 0, 40):
+        model.opt["val"]["tile"] = tile
+        model.feed_data({"lq": image})
+        model.test()  # the receptive field is asked for once, with calls of its own
+        with model.net_g.register_forward_hook(lambda *_: calls.append(model.opt["val"]["tile"])):
+            model.test()
+        results[tile] = model.output.clone()
+    assert [calls.count(tile) for tile in ("auto", 0, 40)] == [1, 1, 9]
+    assert torch.equal(results["auto"], results[0])
+    torch.testing.assert_close(results[40], results[0], rtol=0, atol=1e-5)

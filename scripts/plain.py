@@ -1,0 +1,50 @@
+"""The plain way, for comparison: the released code's network, loss and layout, written as they usually are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+
+
+def plain_forward(network: RainOerMeNet, rainy: Tensor) -> tuple[Tensor, Tensor]:
+    """Both rain layers of (B, 3, H, W), out of place; features that are merged are concatenated."""
+    first = _aggregation(network.block1, network.inc(rainy))
+    middle = network.merge11(torch.cat([first, _aggregation(network.block2, first)], dim=1))
+    rain = network.outc(network.merge12(torch.cat([middle, _aggregation(network.block3, middle)], dim=1)))
+    return rain, network.out2(rain)
+
+
+def _aggregation(block: Any, x: Tensor) -> Tensor:
+    first = _high_pass(block.conv1, x)
+    return block.merge(torch.cat([first, _high_pass(block.conv2, first)], dim=1))
+
+
+def _high_pass(block: Any, x: Tensor) -> Tensor:
+    smooth = block.conv1(x)
+    return torch.relu(block.dilated_conv(x - smooth) + smooth)
+
+
+def plain_window(device: torch.device) -> Tensor:
+    """The 11x11 Gaussian of SSIM, for each of three channels."""
+    line = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    return (line[:, None] * line[None, :]).expand(3, 1, 11, 11).contiguous().to(device)
+
+
+def plain_ssim(image: Tensor, target: Tensor, window: Tensor) -> Tensor:
+    """SSIM of two batches (B, 3, H, W): five maps, each blurred with the two-dimensional window."""
+
+    def blur(maps: Tensor) -> Tensor:
+        return functional.conv2d(maps, window, padding=5, groups=3)
+
+    mean_x, mean_y = blur(image), blur(target)
+    variance_x = blur(image * image) - mean_x * mean_x
+    variance_y = blur(target * target) - mean_y * mean_y
+    covariance = blur(image * target) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+    return (numerator / ((mean_x**2 + mean_y**2 + 0.01**2) * (variance_x + variance_y + 0.03**2))).mean()
