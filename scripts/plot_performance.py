@@ -19,7 +19,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-COLOURS = {"plain": "#8c8c8c", "ours": "#1f77b4"}
+COLOURS = {"plain": "#8c8c8c", "scipy": "#8c8c8c", "ours": "#1f77b4"}
 Record = dict[str, Any]
 Points = dict[str, list[tuple[float, float]]]
 """Of each line."""
@@ -41,7 +41,11 @@ def draw(axes: Axes, points: Points, title: str, x: str, y: str) -> None:
     for name, found in points.items():
         axes.plot(*zip(*found, strict=True), "o-", label=name, color=COLOURS.get(name), markersize=4)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    values = [value for found in points.values() for _, value in found]
+    if max(values) > 3 * min(values):
+        axes.set_yscale("log")
+    else:  # what hardly grows should look so
+        axes.set_ylim(0, 1.2 * max(values))
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3, which="both")
     if len(points) > 1:
@@ -118,7 +122,7 @@ def filters(records: list[Record]) -> list[Panel]:
     sides = [
         {**record, "side": int(record["filter"].split("-")[1].split("x")[1]), "way": record["what"].split()[0]}
         for record in found
-        if record["benchmark"] == "window size" and "1x" not in record["filter"]
+        if record["benchmark"] == "window size" and "-1x" not in record["filter"]
     ]
     return [
         (
