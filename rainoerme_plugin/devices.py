@@ -35,6 +35,14 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def keep_memory() -> None:
     """Let the C library keep freed memory for the next tensor (glibc; nothing is done elsewhere).
 
@@ -59,16 +67,21 @@ def bound_memory() -> int | None:
     try:
         import resource
 
-        free = _read_kib("/proc/meminfo", "MemAvailable:")
-        bound = free + _read_kib("/proc/self/status", "VmData:")
+        free = read_kib("/proc/meminfo", "MemAvailable:")
+        bound = free + read_kib("/proc/self/status", "VmData:")
         resource.setrlimit(resource.RLIMIT_DATA, (bound, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     except (ImportError, OSError, StopIteration, ValueError):
         return None
     return bound
 
 
-def _read_kib(file: str, field: str) -> int:
-    """A field of one of Linux's status files, in bytes."""
+def read_kib(file: str | Path, field: str) -> int:
+    """A field of one of Linux's status files, such as ``VmRSS:`` of /proc/self/status, in bytes.
+
+    Raises:
+        OSError: There is no such file.
+        StopIteration: It has no such field.
+    """
     lines = (line.split() for line in Path(file).read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words and words[0] == field)
 

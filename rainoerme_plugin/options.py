@@ -69,7 +69,8 @@ def _describe(error: ValidationError, section: type[Section], key: str) -> str:
     problems = error.errors(include_url=False)
     # An unknown key explains the missing one that it was meant to be, so it goes first.
     problem = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in (key, *problem["loc"]) if part != "")
+    # Of a value that may be of several types, pydantic says which one it tried: literal['auto'], function-after[...].
+    place = ".".join(str(part) for part in (key, *problem["loc"]) if part != "" and "[" not in str(part))
     if problem["type"] == "extra_forbidden":
         names = _fields_at(section, problem["loc"][:-1])
         message = f"unknown key{nearest(str(problem['loc'][-1]), names)}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that is fast, measured on a CUDA GPU; a line of JSON a result:
 #   RAINOERME_DATA=FOLDER RAINOERME_WEIGHTS=FOLDER bash scripts/bench_gpu.sh > gpu.jsonl
-# PYTHON names an interpreter with the package; else .venv is used. About ten minutes.
+# PYTHON names an interpreter with the package; else .venv is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import apart, emit, floor, in_turn, peak_memory, rates, say, seconds, wait, work_of
+from measure import apart, emit, floor, in_turn, peak_memory, rates, say, seconds, work_of
 from plain import plain_forward, plain_ssim, plain_window
 from torch import Tensor
 
@@ -284,7 +284,6 @@ def main() -> None:
         step = our_step(name, batch, crop := 128, parts_of(parts))
         step()
         taken = [seconds(step, device) for _ in range(3)]
-        wait(device)
         emit(
             "accumulation",
             device,

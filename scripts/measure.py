@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from rainoerme_plugin.devices import read_kib, wait
+
 _PACKAGES = ("torch", "numpy", "opencv-python", "scipy", "lmdb", "pillow")
 
 
@@ -56,14 +58,6 @@ def emit(benchmark: str, device: torch.device, **values: Any) -> None:
 def say(text: str) -> None:
     """Tell on standard error what is being measured."""
     print(text, file=sys.stderr, flush=True)
-
-
-def wait(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -183,12 +177,6 @@ def _serve(pipe: Any, make: Callable[..., Callable[[], object]], arguments: tupl
         pass
 
 
-def memory(field: str = "VmRSS") -> int:
-    """Resident memory of this process in bytes: now, or with ``VmHWM`` at its highest. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
 def peak_memory(work: Callable[..., object], *arguments: Any) -> int:
     """How far resident memory rises, in bytes, while ``work`` runs in a fresh process with torch loaded.
 
@@ -208,6 +196,6 @@ def peak_memory(work: Callable[..., object], *arguments: Any) -> int:
 
 
 def _peak(sender: Any, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    before = memory()
+    before = read_kib("/proc/self/status", "VmRSS:")
     work(*arguments)
-    sender.send(memory("VmHWM") - before)
+    sender.send(read_kib("/proc/self/status", "VmHWM:") - before)

@@ -29,9 +29,9 @@ def _high_pass(block: Any, x: Tensor) -> Tensor:
     return torch.relu(block.dilated_conv(x - smooth) + smooth)
 
 
-def plain_window(device: torch.device) -> Tensor:
+def plain_window(device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """The 11x11 Gaussian of SSIM, for each of three channels."""
-    line = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
+    line = torch.exp(-((torch.arange(11, dtype=dtype) - 5) ** 2) / (2 * 1.5**2))
     line = line / line.sum()
     return (line[:, None] * line[None, :]).expand(3, 1, 11, 11).contiguous().to(device)
 

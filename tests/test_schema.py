@@ -120,3 +120,15 @@ def test_a_missing_key_is_named(missing: str) -> None:
     del options[missing]
     with pytest.raises(OptionError, match=f"{missing}: is missing"):
         check_options(options, training=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [(-5, "should be greater than or equal to 0, got -5"), ("big", "should be an integer, got 'big'")],
+)
+def test_a_value_of_several_types_is_named_by_its_key_alone(value: object, problem: str) -> None:
+    register()
+    options = read_options(OPTIONS / "distill.yml")
+    options["val"]["tile"] = value
+    with pytest.raises(OptionError, match=f"^val.tile: {re.escape(problem)}"):
+        check_options(options, training=True)

@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from ..archs.adapt import Needs, derain
 from ..archs.tiles import WHOLE
 from ..data.images import RGB
-from ..devices import bound_memory, pick_device
+from ..devices import bound_memory, pick_device, read_kib, wait
 from ..errors import one_line
 from .methods import Method, Runner, open_method
 from .options import CostOptions, MethodOptions, Precision
@@ -112,10 +111,10 @@ def measure_time(work: Callable[[], object], batch: int, warmup: int, repeats: i
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
     for count in range(warmup + repeats):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         work()
-        _wait(device)
+        wait(device)
         if count >= warmup:
             seconds.append(time.perf_counter() - start)
     peak = _memory(device, "peak")
@@ -130,25 +129,15 @@ def measure_time(work: Callable[[], object], batch: int, warmup: int, repeats: i
     }
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def _memory(device: torch.device, which: Literal["now", "peak"]) -> int | None:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) if which == "now" else torch.cuda.max_memory_allocated(device)
     if device.type != "cpu":
         return None
     try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
+        return read_kib("/proc/self/status", {"now": "VmRSS:", "peak": "VmHWM:"}[which])
+    except (OSError, StopIteration):
         return None
-    field = {"now": "VmRSS:", "peak": "VmHWM:"}[which]
-    line = next((line for line in status.splitlines() if line.startswith(field)), "")
-    return int(line.split()[1]) * 1024 if line else None
 
 
 class _Derain(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..devices import read_kib
 from ..errors import DataError
 from .images import RGB
 from .labels import SoftLabels
@@ -139,11 +141,8 @@ def free_memory(root: str | Path = "/") -> int | None:
         root: Below it are ``proc`` and ``sys``.
     """
     known = []
-    try:
-        lines = (Path(root) / "proc/meminfo").read_text().splitlines()
-        known.append(next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
-    except (OSError, StopIteration):
-        pass
+    with suppress(OSError, StopIteration):
+        known.append(read_kib(Path(root) / "proc/meminfo", "MemAvailable:"))
     group = Path(root) / "sys/fs/cgroup"
     try:
         limit = int((group / "memory.max").read_text())

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from plain import plain_forward, plain_ssim, plain_window
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.rainoerme import RainLayers, RainOerMeNet
@@ -167,33 +168,6 @@ def lively_network(dtype: torch.dtype) -> RainOerMeNet:
     return network
 
 
-def released_forward(network: RainOerMeNet, rainy: Tensor) -> tuple[Tensor, Tensor]:
-    """Both rain layers as the released code computes them: out of place, features concatenated."""
-
-    def high_pass(module: nn.Module, x: Tensor) -> Tensor:
-        smooth = torch.relu(nn.functional.conv2d(x, module.conv1[0].weight, module.conv1[0].bias, padding=1))
-        return torch.relu(module.dilated_conv(x - smooth) + smooth)
-
-    def aggregation(module: nn.Module, x: Tensor) -> Tensor:
-        first = high_pass(module.conv1, x)
-        return module.merge(torch.cat([first, high_pass(module.conv2, first)], dim=1))
-
-    first = aggregation(network.block1, network.inc(rainy))
-    middle = network.merge11(torch.cat([first, aggregation(network.block2, first)], dim=1))
-    rain = network.outc(network.merge12(torch.cat([middle, aggregation(network.block3, middle)], dim=1)))
-    return rain, network.out2(rain)
-
-
-def released_ssim(x: Tensor, y: Tensor) -> Tensor:
-    line = torch.exp(-((torch.arange(11, dtype=x.dtype) - 5) ** 2) / (2 * 1.5**2))
-    window = torch.outer(line / line.sum(), line / line.sum()).expand(3, 1, 11, 11)
-    mean_x, mean_y, xx, yy, xy = (
-        nn.functional.conv2d(maps, window, padding=5, groups=3) for maps in (x, y, x * x, y * y, x * y)
-    )
-    likeness = (2 * mean_x * mean_y + 1e-4) * (2 * (xy - mean_x * mean_y) + 9e-4)
-    return (likeness / ((mean_x**2 + mean_y**2 + 1e-4) * (xx - mean_x**2 + yy - mean_y**2 + 9e-4))).mean()
-
-
 def images_of(dtype: torch.dtype, batch: int = 4, size: int = 24) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     rainy, label, clean = torch.rand(3, batch, 3, size, size, generator=generator, dtype=torch.float64).to(dtype)
@@ -209,10 +183,11 @@ def flat(network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("dtype", GRADIENT_TOLERANCE)
 def test_gradients_are_those_of_the_plain_step(dtype: torch.dtype, layout: torch.memory_format, parts: int) -> None:
     network, (rainy, label, clean) = lively_network(dtype), images_of(dtype)
-    _, refined = released_forward(network, rainy)
-    soft = 1 - released_ssim(rainy - refined, label)
+    window = plain_window(torch.device("cpu"), dtype)
+    _, refined = plain_forward(network, rainy)
+    soft = 1 - plain_ssim(rainy - refined, label, window)
     synthetic = torch.clamp(clean + 1.3 * refined.detach(), 0, 1)
-    hard = 1 - released_ssim(synthetic - released_forward(network, synthetic)[0], clean)
+    hard = 1 - plain_ssim(synthetic - plain_forward(network, synthetic)[0], clean, window)
     (0.6 * soft + 2.5 * hard).backward()
     plain = flat(network)
     network.zero_grad()
