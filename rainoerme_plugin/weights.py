@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from .archs.adapt import checkpoint_parts
 from .archs.recognise import find_own
-from .data.images import write_whole
 from .errors import RainOerMeError, WeightsError
+from .files import write_whole
 
 PARAMETER_KEYS = ("params_ema", "params", "state_dict", "net", "model", "model_state_dict")
 """Where files keep their state dict, in the order of preference; else it is the file itself."""
@@ -44,6 +45,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise WeightsError(f"no such checkpoint: {path} (looked from {Path.cwd()})")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
+    _check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
@@ -57,6 +59,27 @@ def read_checkpoint(path: str | Path) -> Any:
         if "TorchScript" in str(error):
             raise WeightsError(f"{path}: a TorchScript archive, which holds code; needed is its state_dict()") from None
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Compare what a file of ``torch.save`` holds with the checksums in it (CRC-32), which PyTorch writes but ignores.
+
+    Files in the format before PyTorch 1.6 have none.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any("/code/" in record.filename for record in records):
+                return  # TorchScript, which torch.load refuses
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise WeightsError(f"{path}: a compressed archive, which torch.save does not write; refused")
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({error})") from None
+    if broken is not None:
+        raise WeightsError(f"{path}: damaged: {broken} in it does not match its checksum; fetch or make it again")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -207,7 +230,7 @@ def save_checkpoint(value: Any, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     try:
-        write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue(), durable=True)
     except OSError as error:
         raise RainOerMeError(
             f"cannot save {path}: {os.strerror(error.errno or 0)}; mend that and run again with --auto_resume"

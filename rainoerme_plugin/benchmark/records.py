@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.images import write_whole
 from ..errors import RainOerMeError
+from ..files import write_whole
 
 
 def key_of(*parts: object) -> str:

@@ -8,8 +8,6 @@ tag is followed (rain falls downwards). A file that ends too early is refused, n
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,6 +18,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from ..errors import DataError
+from ..files import write_whole
 
 RGB: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, 0-255."""
@@ -145,17 +144,3 @@ def encode_png(image: RGB) -> bytes:
 def write_image(path: Path, image: RGB) -> None:
     """Write a PNG; its folder is made if need be."""
     write_whole(path, encode_png(image))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that its name never stands for a part of it: to a temporary file beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
-from .images import RGB, decode_image, encode_png, write_whole
+from ..files import write_whole
+from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
 from .sources import FileSource, ImageSource, LmdbSource, Sizes, Track, in_threads, open_source, untracked
 

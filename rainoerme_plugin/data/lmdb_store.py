@@ -20,15 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import claim, sync, write_whole
 from .bmp import encode_bmp
-from .images import RGB, decode_image, encode_png, write_whole
+from .images import RGB, decode_image, encode_png
 from .names import Names
 from .threads import in_threads
-
-try:
-    import fcntl
-except ImportError:  # Windows: two writers at once are not noticed
-    fcntl = None  # type: ignore[assignment]
 
 META = "meta_info.txt"
 _AHEAD = 16
@@ -185,13 +181,14 @@ def write_lmdb(
             as they are, so that JPEGs stay as small as they were, and pixels as PNG.
 
     Raises:
-        DataError: ``root`` exists or is being written, an image cannot be decoded, two names have one key, or there
+        RainOerMeError: Another process is writing it.
+        DataError: ``root`` exists, an image cannot be decoded, two names have one key, or there
             is no room.
     """
     if root.exists():
         raise DataError(f"{root} exists already; remove it, or choose another name")
     partial = root.with_name(root.name + ".partial")
-    with _claimed(partial):
+    with claim(partial):
         if root.exists():  # by another process, in the moment before
             raise DataError(f"{root} exists already; remove it, or choose another name")
         try:
@@ -208,30 +205,10 @@ def write_lmdb(
         if entries != meta.count(b"\n"):
             shutil.rmtree(partial)
             raise DataError(f"{partial} held images that are no longer in the folder; removed it, run again")
-        write_whole(partial / META, bytes(meta))
         # The data before the name: after a power cut the name must not stand for less. Commits are synced already.
-        for path in (partial / META, partial):
-            _sync(path)
+        write_whole(partial / META, bytes(meta), durable=True)
         os.replace(partial, root)
-        _sync(root.parent)
-
-
-@contextmanager
-def _claimed(partial: Path) -> Iterator[None]:
-    """Make the folder, and let no other process write there; a process that dies gives it free."""
-    partial.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{partial}: another process is writing there; wait until it is done") from None
-        yield
-    finally:
-        os.close(handle)
+        sync(root.parent)
 
 
 def _fill(
@@ -278,14 +255,3 @@ def _name_with(key: str, meta: bytearray) -> str | None:
     """The name in a list of images whose key this is."""
     names = (line.rpartition(" (")[0] for line in meta.decode().splitlines())
     return next((name for name in names if key_of(name) == key), None)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,9 +18,9 @@ import yaml
 from tqdm import tqdm
 
 from ..config import Request, read_options
-from ..data.images import write_whole
 from ..devices import join_processes, pick_device
 from ..errors import OptionError
+from ..files import write_whole
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from rainoerme_plugin.data.images import (
     to_image,
     to_tensor,
     write_image,
-    write_whole,
 )
 from rainoerme_plugin.errors import DataError
 
@@ -358,57 +356,6 @@ def test_an_image_is_written_into_folders_that_are_made(tmp_path: Path) -> None:
     write_image(path, picture())
     assert np.array_equal(cv2.imread(str(path))[..., ::-1], picture())
     assert [file.name for file in path.parent.iterdir()] == ["image.png"]
-
-
-def test_writing_replaces_the_old_file_and_all_may_read_it(tmp_path: Path) -> None:
-    path = tmp_path / "some.bin"
-    path.write_bytes(b"old and longer")
-    mask = os.umask(0o077)
-    try:
-        write_whole(path, b"new")
-    finally:
-        os.umask(mask)
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize("call", ["replace", "chmod", "fdopen"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "some.bin"
-    path.write_bytes(b"old")
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(tmp_path / "some.bin", b"new")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_name_never_stands_for_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[bool, bytes, Path]] = []
-    replace = os.replace
-
-    def look(source: str, target: Path) -> None:
-        seen.append((target.exists(), Path(source).read_bytes(), Path(source).parent))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", look)
-    write_whole(tmp_path / "some.bin", b"all of it")
-    assert seen == [(False, b"all of it", tmp_path)]
 
 
 @pytest.mark.parametrize(

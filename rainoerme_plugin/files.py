@@ -1,0 +1,126 @@
+"""Files that are whole or not there, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from .errors import RainOerMeError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers at once are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+
+def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file so that its name never stands for a part of it: to a temporary file beside it, then renamed.
+
+    Args:
+        path: The file; its folder is made if need be.
+        data: All that it is to hold.
+        durable: Wait until it is on the disk, so that a power cut leaves the old file or the new one, too.
+
+    Raises:
+        OSError: It cannot be written; the old file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `write_whole` that a killed process left in a folder."""
+    for path in folder.glob(".*.*.????????"):
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Let no other process that asks for it write to ``folder`` in the meantime.
+
+    The claim is a lock on a file beside the folder, ``.NAME.lock``, which says who holds it. A process that dies, by
+    whatever means, gives it free.
+
+    Raises:
+        RainOerMeError: Another process holds it; the message says which, where and since when.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    path = folder.with_name(f".{folder.name}.lock")
+    handle = _locked(path)
+    if handle is None:
+        raise RainOerMeError(
+            f"{folder} is in use by {_holder(path)}; wait until it is done, stop it, or take another name"
+        )
+    try:
+        who = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now().astimezone().isoformat(" ", "seconds"),
+            "command": " ".join(sys.argv),
+        }
+        os.truncate(handle, 0)
+        os.pwrite(handle, json.dumps(who).encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """The file open and locked; None if another process has it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        # The one who held it may have removed the file between the two calls: then the name is another file's.
+        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+            return handle
+        os.close(handle)
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_bytes())
+        return f"process {who['process']} on {who['host']} since {who['since']} ({who['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"another process, which holds {path}"
