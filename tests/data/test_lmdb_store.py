@@ -484,7 +484,7 @@ def test_a_killed_writer_leaves_no_lmdb_and_is_gone_on_from(tmp_path: Path) -> N
         finally:
             writer.kill()
     assert writer.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.lmdb.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".some.lmdb.partial.lock", "some.lmdb.partial"]
     assert {"b", "a"} <= set(contents(partial))
     assert list(write_lmdb(root, IMAGES, CAPACITY, commit_every=2)) == [name for name, _ in IMAGES]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["some.lmdb"]
