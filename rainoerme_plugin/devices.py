@@ -7,7 +7,8 @@ import os
 import subprocess
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from .errors import OptionError
 
 Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
+T = TypeVar("T")
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
@@ -113,7 +115,48 @@ def join_processes(
     local_rank = int(os.environ["LOCAL_RANK"])
     backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timeout)
+    control_group(timeout)
     return dist.get_rank(), dist.get_world_size(), local_rank
+
+
+def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:
+    """All processes, for what they tell each other beside gradients: figures, pictures, decisions, by gloo.
+
+    Where they have joined by nccl, which takes nothing but what is on GPUs, it is a group of its own, made at the first
+    call: that must then be every process's, as in `join_processes`.
+
+    Args:
+        timeout: How long one may wait for another in that group; None is PyTorch's own.
+
+    Returns:
+        None: This process is alone.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return None
+    everyone = dist.group.WORLD
+    assert everyone is not None
+    if dist.get_backend(everyone) == "gloo":
+        return everyone
+    if everyone not in _beside:
+        _beside[everyone] = dist.new_group(timeout=timeout, backend="gloo")
+    return _beside[everyone]
+
+
+_beside: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, in the order of their ranks, on the first of them; on the others an empty list.
+
+    All must call it.
+    """
+    group = control_group()
+    if group is None:
+        return [value]
+    first = dist.get_rank(group) == 0
+    found: list[Any] | None = [None] * dist.get_world_size(group) if first else None
+    dist.gather_object(value, found, dst=0, group=group)
+    return found or []
 
 
 def _slurm_environment(port: int | None) -> None:
@@ -122,6 +165,9 @@ def _slurm_environment(port: int | None) -> None:
         local_rank, nodes = os.environ["SLURM_LOCALID"], os.environ["SLURM_NODELIST"]
     except KeyError as error:
         raise OptionError(f"--launcher slurm: {error.args[0]} is not set; start with srun") from None
-    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    try:
+        hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise OptionError(f"--launcher slurm: scontrol, which tells the nodes' names, fails ({error})") from None
     os.environ.update(RANK=rank, WORLD_SIZE=count, LOCAL_RANK=local_rank, MASTER_ADDR=hosts.stdout.split()[0])
     os.environ.setdefault("MASTER_PORT", str(port or 29500))

@@ -23,7 +23,23 @@ class WeightsError(RainOerMeError):
 
 
 class CollapseError(RainOerMeError):
-    """Training has collapsed to copying its input."""
+    """Training has collapsed to copying its input.
+
+    Attributes:
+        sound: The last iteration before it looked like that.
+    """
+
+    def __init__(self, message: str, sound: int) -> None:
+        super().__init__(message)
+        self.sound = sound
+
+
+class NonFiniteError(RainOerMeError):
+    """Losses or gradients were NaN or infinite too often."""
+
+
+class ElsewhereError(RainOerMeError):
+    """Another process of the run has ended; its own error is told there."""
 
 
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:

@@ -212,6 +212,9 @@ class GuardOptions(Section):
     interval: Positive = 100
     patience: Positive = 3
     hard_loss: Annotated[Number, Field(gt=0)] = 1e-3
+    policy: Literal["stop", "go_back"] = "stop"
+    times: Positive = 3
+    longer_warmup: Positive = 400
 
 
 class BackboneOptions(Section):
@@ -237,3 +240,4 @@ class DistillationTrainOptions(Section):
     compile: bool = False
     cuda_graphs: bool = False
     collapse_guard: GuardOptions = GuardOptions()
+    nonfinite_limit: Count = 10

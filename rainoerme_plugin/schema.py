@@ -53,6 +53,7 @@ class LoggerOptions(Section):
 
     print_freq: Positive = 100
     save_checkpoint_freq: Positive = 5000
+    keep_checkpoints: Positive | None = None
     use_tb_logger: bool = False
     wandb: dict[str, Any] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -221,17 +222,39 @@ def checkpoint_of(network: nn.Module, key: str) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def save_checkpoint(value: Any, path: Path) -> None:
-    """``torch.save`` that leaves the old file or the new one, never a part.
+def save_checkpoint(value: Any, path: Path) -> str:
+    """``torch.save`` that leaves the old file or the new one on the disk, never a part.
+
+    Returns:
+        The SHA-256 of the file.
 
     Raises:
         RainOerMeError: The file cannot be written.
     """
     buffer = io.BytesIO()
     torch.save(value, buffer)
+    return _save(buffer.getvalue(), path)
+
+
+def save_safetensors(network: nn.Module, path: Path) -> None:
+    """Save what derains of a network (its main part, `checkpoint_parts`) as safetensors, for whoever reads those.
+
+    Raises:
+        RainOerMeError: The file cannot be written.
+    """
+    import safetensors.torch
+
+    state = checkpoint_parts(network)[""].state_dict()
+    # Copies, for the format has no tensors that share memory.
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    _save(safetensors.torch.save(tensors, {"format": "pt"}), path)
+
+
+def _save(data: bytes, path: Path) -> str:
     try:
-        write_whole(path, buffer.getvalue(), durable=True)
+        write_whole(path, data, durable=True)
     except OSError as error:
         raise RainOerMeError(
             f"cannot save {path}: {os.strerror(error.errno or 0)}; mend that and run again with --auto_resume"
         ) from None
+    return hashlib.sha256(data).hexdigest()

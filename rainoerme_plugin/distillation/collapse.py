@@ -7,7 +7,9 @@ the network any rain, and hardly ever comes out.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -37,25 +39,45 @@ class CollapseGuard:
         self._sum: Tensor | None = None
         self._count = 0
         self._suspicious = 0
+        self._sound = 0
 
-    def check(self, step: DistillationStep, iteration: int) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What it has seen, as tensors and plain types."""
+        return {"sum": self._sum, "count": self._count, "suspicious": self._suspicious, "sound": self._sound}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._sum, self._count = state["sum"], state["count"]
+        self._suspicious, self._sound = state["suspicious"], state["sound"]
+
+    def check(self, step: DistillationStep, iteration: int, average: Callable[[Tensor], Tensor] | None = None) -> None:
         """Take note of one step in which the hard loss counted.
+
+        Args:
+            step: What it computed.
+            iteration: Its number.
+            average: The mean over all processes of a tensor that each has, so that all come to one verdict.
 
         Raises:
             CollapseError: Training has collapsed.
         """
-        self._sum = step.hard_loss.clone() if self._sum is None else self._sum + step.hard_loss
+        so_far = 0 if self._sum is None else self._sum.to(step.hard_loss.device)
+        self._sum = step.hard_loss + so_far
         self._count += 1
         if self._count < self.interval:
             return
-        hard_loss = float(self._sum) / self._count
+        mean = self._sum / self._count
+        hard_loss = float(mean if average is None else average(mean))
         self._sum, self._count = None, 0
         self._suspicious = self._suspicious + 1 if hard_loss < self.hard_loss else 0
+        if self._suspicious == 0:
+            self._sound = iteration
         if self._suspicious >= self.patience:
             rain, label = float(step.rain_energy), float(step.label_energy)
             raise CollapseError(
                 f"training has collapsed at iteration {iteration}: the hard loss is {hard_loss:.1e} and the rain layer "
                 f"holds {rain / max(label, 1e-12):.0%} of what the soft labels take out: the network copies its input. "
                 "Start again with a longer train.distillation.warmup, a larger train.distillation.hard_ramp, a lower "
-                "train.optim_g.lr, or a label filter that leaves less rain (datasets.train.label)"
+                "train.optim_g.lr, or a label filter that leaves less rain (datasets.train.label)",
+                self._sound,
             )

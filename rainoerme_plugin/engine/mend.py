@@ -64,12 +64,17 @@ def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs:
 def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
     if current_iter == -1 or self.opt["rank"] != 0:
         return
+    saved: dict[str, str] = getattr(self, "saved", {})
     state = {
         "epoch": epoch,
         "iter": current_iter,
         "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+        "networks": {name: digest for name, digest in saved.items() if name.endswith(f"_{current_iter}.pth")},
+        # What the engine adds: random states, position, options.
+        **(self.more_to_save() if hasattr(self, "more_to_save") else {}),
     }
+    self.saved = {}
     save_checkpoint(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
 
 

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
 
 from ..data.unpaired import UnpairedRain
+from .random_states import seed_host, undisturbed
+
+
+class Numbered(Dataset[Any]):
+    """A data set whose sample number k, of endlessly many, is a function of (seed, k) and the files alone.
+
+    So is `UnpairedRain` by itself. Any other data set shows all its items shuffled, and again, and again: there is no
+    end of an epoch at which workers are started anew. What it draws by chance (crops, flips) is drawn from generators
+    seeded for each sample, so that neither the number of workers nor where a run was stopped changes any.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self._seed = dataset, seed
+
+    def __getitem__(self, number: int) -> Any:
+        if isinstance(self.dataset, UnpairedRain):
+            return self.dataset[number]
+        round_, place = divmod(number, len(self.dataset))
+        item = int(_order(self._seed, round_, len(self.dataset))[place])
+        with undisturbed():
+            seed_host(self._seed, number)
+            return self.dataset[item]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, round_: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + round_))
 
 
 class StreamSampler(Sampler[int]):
     """Sample numbers from ``start`` to ``stop``, shared out among processes a batch at a time.
 
-    A data set whose samples are a function of their number (`UnpairedRain`) gets the number itself. Any other gets its
-    items shuffled, all of them and again, in an order that ``seed`` decides: there is no end of an epoch at which
-    workers are started anew.
-
     Args:
-        dataset: What is sampled.
         start, stop: Numbers of the first sample and the one after the last, over all processes.
         batch: Samples a process takes of each step.
         rank, world: This process and how many there are.
-        seed: Of the shuffling.
     """
 
-    def __init__(
-        self, dataset: Sized, start: int, stop: int, batch: int, rank: int = 0, world: int = 1, seed: int = 0
-    ) -> None:
-        self._count = len(dataset)
-        self._numbered = isinstance(dataset, UnpairedRain)
+    def __init__(self, start: int, stop: int, batch: int, rank: int = 0, world: int = 1) -> None:
         self._start, self._stop, self._batch = start, stop, batch
-        self._rank, self._world, self._seed = rank, world, seed
+        self._rank, self._world = rank, world
 
     def __len__(self) -> int:
         return (self._stop - self._start) // self._world
@@ -39,13 +59,4 @@ class StreamSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         step = self._batch * self._world
         for first in range(self._start + self._rank * self._batch, self._stop, step):
-            for position in range(first, first + self._batch):
-                yield position if self._numbered else self._shuffled(position)
-
-    def _shuffled(self, position: int) -> int:
-        round_, place = divmod(position, self._count)
-        if round_ != getattr(self, "_round", None):
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + round_)
-            self._order = torch.randperm(self._count, generator=generator)
-            self._round = round_
-        return int(self._order[place])
+            yield from range(first, first + self._batch)

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import yaml
 from tqdm import tqdm
 
 from ..config import Request, read_options
 from ..devices import join_processes, pick_device
 from ..errors import OptionError
-from ..files import write_whole
+from ..files import claim, remove_leftovers, write_whole
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options
 from ..weights import load_weights
 from .mend import mend_basicsr
+from .processes import first_decides
 
 
 def begin(request: Request, *, training: bool) -> dict[str, Any]:
@@ -44,13 +46,13 @@ def begin(request: Request, *, training: bool) -> dict[str, Any]:
         warnings = check_options(raw, training=training)
     except OptionError as error:
         raise OptionError(f"{request.option_file}: {error}") from None
-    port = (raw.get("dist_params") or {}).get("port")
-    rank, world, local_rank = join_processes(request.launcher, request.device, port)
+    settings = raw.get("dist_params") or {}
+    patience = timedelta(seconds=settings.get("timeout") or 1800)
+    rank, world, local_rank = join_processes(request.launcher, request.device, settings.get("port"), patience)
     opt = _complete(raw, request, training, rank, world)
     device = pick_device("cpu" if raw.get("num_gpu") == 0 and request.device == "auto" else request.device, local_rank)
     opt["device"] = str(device)
     opt["num_gpu"] = 1 if device.type == "cuda" else 0
-    _seed(opt["manual_seed"] + rank)
     torch.backends.cudnn.benchmark = True
     opt["warnings"] = warnings
     return opt
@@ -59,13 +61,8 @@ def begin(request: Request, *, training: bool) -> dict[str, Any]:
 def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: int, world: int) -> dict[str, Any]:
     opt = deepcopy(dict(raw))
     opt.update(is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve()))
-    opt["auto_resume"] = request.auto_resume
-    if opt.get("manual_seed") is None:
-        # Every process must draw the same, so chance is asked once.
-        seed = [random.SystemRandom().randrange(2**31)]
-        if world > 1:
-            dist.broadcast_object_list(seed)
-        opt["manual_seed"] = seed[0]
+    opt["auto_resume"] = request.auto_resume or _is_restart()
+    opt["asked"] = deepcopy(dict(raw))
     opt["path"] = dict(opt.get("path") or {})
     defaults = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
     opt["logger"] = {**defaults, **(opt.get("logger") or {})}
@@ -76,13 +73,13 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
         dataset.setdefault("name", phase)
         if "scale" in opt:
             dataset.setdefault("scale", opt["scale"])
-        if dataset["type"] == "UnpairedRainDataset" and dataset.get("seed") is None:
-            dataset["seed"] = opt["manual_seed"]
         for key in [key for key in dataset if key.startswith("dataroot") and dataset[key]]:
-            dataset[key] = str(Path(dataset[key]).expanduser())
+            dataset[key] = _found(dataset[key], request.root)
+        if (dataset.get("label") or {}).get("path"):
+            dataset["label"]["path"] = _found(dataset["label"]["path"], request.root)
     for key, value in opt["path"].items():
         if value and ("pretrain" in key or "resume_state" in key):
-            opt["path"][key] = str(Path(value).expanduser())
+            opt["path"][key] = _found(value, request.root)
     root = Path(opt["root_path"]) / ("experiments" if training else "results") / opt["name"]
     opt["path"].update(log=str(root), visualization=str(root / "visualization"))
     if training:
@@ -94,10 +91,42 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
     return opt
 
 
-def _seed(seed: int) -> None:
+def _found(name: str, root: Path) -> str:
+    """A path as given, from here; what is not here but below ``--root`` is meant there."""
+    path = Path(name).expanduser()
+    return str(root.resolve() / path if not path.exists() and (root / path).exists() else path)
+
+
+def _is_restart() -> bool:
+    """Whether torchrun or SLURM has started the run again after it had ended before its time."""
+    counts = (os.environ.get(name, "") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(count.isdigit() and int(count) > 0 for count in counts)
+
+
+def settle_seed(opt: dict[str, Any], before: int | None = None) -> None:
+    """Seed all generators by ``manual_seed``; where that is null, by the seed of the run before, or one drawn now."""
     from basicsr.utils import set_random_seed
 
-    set_random_seed(seed % 2**32)
+    if opt.get("manual_seed") is None:
+        drawn = random.SystemRandom().randrange(2**31) if before is None else before
+        opt["manual_seed"] = opt["asked"]["manual_seed"] = first_decides(lambda: drawn)
+    for dataset in opt["datasets"].values():
+        if dataset["type"] == "UnpairedRainDataset" and dataset.get("seed") is None:
+            dataset["seed"] = opt["manual_seed"]
+    set_random_seed((opt["manual_seed"] + opt["rank"]) % 2**32)
+
+
+@contextmanager
+def claimed(opt: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the run's folder against other runs of this name, for all processes of this one.
+
+    Raises:
+        RainOerMeError: Another run has it; the message says who.
+    """
+    with ExitStack() as stack:
+        # What it gives is of no use to other processes, and cannot be told to them.
+        first_decides(lambda: stack.enter_context(claim(Path(opt["path"]["log"]))))
+        yield
 
 
 def check_checkpoints(opt: Mapping[str, Any]) -> None:
@@ -147,16 +176,9 @@ def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
         folder.rename(aside)
         print(f"An earlier {folder.name} was set aside as {aside}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "options.yml", yaml.safe_dump(_plain(opt), sort_keys=False).encode())
-
-
-def _plain(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were asked for, as an option file that runs again."""
-    added = ("is_train", "dist", "rank", "world_size", "root_path", "auto_resume", "device", "warnings")
-    asked = {key: deepcopy(value) for key, value in opt.items() if key not in added}
-    made = ("log", "visualization", "experiments_root", "models", "training_states", "results_root")
-    asked["path"] = {key: value for key, value in asked["path"].items() if key not in made}
-    return asked
+    for part in (folder, folder / "models", folder / "training_states"):
+        remove_leftovers(part)
+    write_whole(folder / "options.yml", yaml.safe_dump(opt["asked"], sort_keys=False).encode())
 
 
 def _take_over_logger() -> logging.Logger:
@@ -179,7 +201,7 @@ def logging_to(opt: Mapping[str, Any], kind: str) -> Iterator[logging.Logger]:
     logger = _take_over_logger()
     logger.setLevel(logging.INFO if opt["rank"] == 0 else logging.ERROR)
     if opt["rank"] == 0:
-        file = logging.FileHandler(Path(opt["path"]["log"]) / f"{kind}_{opt['name']}_{get_time_str()}.log")
+        file = _File(Path(opt["path"]["log"]) / f"{kind}_{opt['name']}_{get_time_str()}.log")
         logger.addHandler(file)
     for handler in logger.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
@@ -189,6 +211,14 @@ def logging_to(opt: Mapping[str, Any], kind: str) -> Iterator[logging.Logger]:
         for handler in logger.handlers:
             handler.close()
         _take_over_logger()
+
+
+class _File(logging.FileHandler):
+    """A log file; where it can no longer be written, as on a full disk, training goes on and the console says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+        self.setLevel(logging.CRITICAL + 1)
 
 
 class _Console(logging.Handler):

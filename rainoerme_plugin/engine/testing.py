@@ -7,7 +7,8 @@ from typing import Any
 
 from ..config import Request
 from ..errors import OptionError
-from .session import begin, brings_weights, check_checkpoints, logging_to, open_folder
+from .processes import losses_told
+from .session import begin, brings_weights, check_checkpoints, claimed, logging_to, open_folder, settle_seed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
     if "network_g" in opt and not opt["path"].get("pretrain_network_g") and not brings_weights(opt["network_g"]):
         raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
+    with losses_told(opt["rank"], opt["world_size"]), claimed(opt):
+        return _test(opt), opt
+
+
+def _test(opt: dict[str, Any]) -> list[Score]:
+    settle_seed(opt)
     check_checkpoints(opt)
     from basicsr.data import build_dataloader, build_dataset
     from basicsr.models import build_model
@@ -45,7 +52,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         dataset_opt["phase"] = "test"
         loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
     if not loaders:
-        raise OptionError(f"{request.option_file}: datasets: names no test set (test..., val...)")
+        raise OptionError("datasets: names no test set (test..., val...)")
     open_folder(opt, keep=False)
     with logging_to(opt, "test") as logger:
         for warning in opt["warnings"]:
@@ -59,4 +66,4 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
             model.validation(loader, opt["name"], None, bool(opt["val"]["save_img"]))
             rainy = getattr(model, "input_metrics", {}).get(name, {})
             scores.append(Score(name, len(loader.dataset), dict(getattr(model, "metric_results", {})), rainy))
-    return scores, opt
+    return scores

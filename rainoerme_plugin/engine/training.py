@@ -6,31 +6,39 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from functools import partial
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate
-from ..devices import keep_memory
-from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
+from ..devices import gather, keep_memory
+from ..errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError
+from ..options import GuardOptions, read_section
 from ..progress import is_terminal
-from ..weights import read_checkpoint
-from .sampler import StreamSampler
-from .session import begin, check_checkpoints, logging_to, open_folder
+from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
+from .processes import Agreement, Signals, first_decides, losses_told
+from .random_states import random_states, set_random_states, undisturbed
+from .sampler import Numbered, StreamSampler
+from .session import begin, check_checkpoints, claimed, logging_to, open_folder, settle_seed
 
 
 def train(request: Request) -> dict[str, Any]:
-    """Train as the option file says, from the start or from the last state.
+    """Train as the option file says, from the start or from the last checkpoint.
 
-    Whatever ends it early (Ctrl-C, SIGTERM, a broken image, a full disk) leaves the last iteration's state behind, if
-    only it can be written. A second Ctrl-C stops at once.
+    Whatever ends it early between two iterations (Ctrl-C, SIGTERM, a broken image, a worker that dies) leaves the last
+    iteration's checkpoint behind, if only it can be written; what ends it within one, the last checkpoint. A second
+    Ctrl-C stops at once.
 
     Returns:
         The completed options; ``path.models`` is where the network is.
@@ -39,64 +47,156 @@ def train(request: Request) -> dict[str, Any]:
         RainOerMeError: What the user can mend, on one line.
     """
     opt = begin(request, training=True)
-    state_path = _find_state(opt)
-    state = None
-    if state_path is not None:
-        state = _read_state(state_path)
-        _point_to_networks(opt, state_path, int(state["iter"]))
-    check_checkpoints(opt)
-    if opt["device"] == "cpu":
-        keep_memory()
-    loaders = _Loaders(opt, int(state["iter"]) if state else 0)
-    # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
-    open_folder(opt, keep=state is not None)
-    with logging_to(opt, "train") as logger:
-        for warning in opt["warnings"]:
-            logger.warning(warning)
-        _describe(opt, logger, loaders)
-        _Run(opt, loaders, state, logger).go()
+    with losses_told(opt["rank"], opt["world_size"]), claimed(opt):
+        _train(opt)
+        if opt["dist"]:
+            dist.barrier()
+            dist.destroy_process_group()
     return opt
 
 
-class _Loaders:
-    """The training loader, from its place in the stream on, and the validation loaders."""
+def _train(opt: dict[str, Any]) -> None:
+    checkpoint, problems = _find_checkpoint(opt)
+    before = (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None
+    settle_seed(opt, before)
+    run_opt = _continued(opt, checkpoint)
+    check_checkpoints(run_opt)
+    if opt["device"] == "cpu":
+        keep_memory()
+    loaders = _Loaders(opt)
+    # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
+    open_folder(opt, keep=checkpoint is not None)
+    with logging_to(opt, "train") as logger:
+        for warning in (*opt["warnings"], *(f"passed over: {problem}" for problem in problems)):
+            logger.warning(warning)
+        _describe(opt, logger, loaders)
+        went_back = 0 if checkpoint is None else int(checkpoint.state.get("went_back", 0))
+        while True:
+            run = _Run(run_opt, loaders, checkpoint, went_back, logger)
+            try:
+                run.go()
+                return
+            except CollapseError as error:
+                went_back += 1
+                checkpoint = _retreat(opt, error, went_back, run.iteration, logger)
+                run_opt = _continued(opt, checkpoint)
 
-    def __init__(self, opt: Mapping[str, Any], iteration: int) -> None:
+
+def _find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, and what is wrong with later ones.
+
+    It is the one that the option file names, or with auto_resume the last good one.
+    """
+
+    def find() -> tuple[Path | None, list[str]]:
+        if opt["auto_resume"]:
+            checkpoint, problems = last_good(Path(opt["path"]["training_states"]))
+            return (checkpoint.path if checkpoint else None), problems
+        named = opt["path"].get("resume_state")
+        return (Path(named) if named else None), []
+
+    path, problems = first_decides(find)
+    return (open_checkpoint(path) if path else None), problems
+
+
+def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The options with the networks of a checkpoint to start from; a copy, for BasicSR's models change theirs."""
+    own = deepcopy(dict(opt))
+    if checkpoint is None:
+        return own
+    ignored = own["path"].get("ignore_resume_networks") or []
+    for key in [key for key in own if key.startswith("network_")]:
+        if key in ignored:
+            continue
+        label = key.removeprefix("network_")
+        own["path"][f"pretrain_{key}"] = str(checkpoint.network(f"net_{label}"))
+        own["path"][f"strict_load_{label}"] = True
+        own["path"][f"param_key_{label}"] = "params"
+        if own[key].get("type") == "DistillationNet":
+            own[key].pop("pretrained", None)  # all its weights come from the checkpoint
+    warmup = checkpoint.state.get("warmup")
+    if warmup is not None:
+        _set_warmup(own, warmup)
+    return own
+
+
+def _set_warmup(opt: dict[str, Any], warmup: int) -> None:
+    opt["train"]["distillation"] = {**(opt["train"].get("distillation") or {}), "warmup": warmup}
+
+
+def _retreat(
+    opt: dict[str, Any], error: CollapseError, went_back: int, iteration: int, logger: logging.Logger
+) -> Checkpoint | None:
+    """The checkpoint before a collapse, with a longer warm-up in its state; None to begin anew, with one in ``opt``.
+
+    Raises:
+        CollapseError: The options say to stop, or it has happened too often.
+    """
+    guard = read_section(GuardOptions, opt["train"].get("collapse_guard") or {}, "train.collapse_guard")
+    if guard.policy == "stop":
+        raise error
+    if went_back > guard.times:
+        raise CollapseError(f"{error} (It went back {guard.times} times, as train.collapse_guard says)", error.sound)
+    states = Path(opt["path"]["training_states"])
+
+    def find() -> Path | None:
+        good, _ = last_good(states, before=error.sound)
+        remove_after(states, good.iteration if good else 0)
+        return good.path if good else None
+
+    path = first_decides(find)
+    checkpoint = open_checkpoint(path) if path else None
+    start = checkpoint.iteration if checkpoint else 0
+    warmup = start + went_back * guard.longer_warmup
+    if checkpoint is None:
+        model_warmup = ((opt["train"].get("distillation") or {}).get("warmup")) or 0
+        warmup += model_warmup
+        _set_warmup(opt, warmup)
+        settle_seed(opt)
+    else:
+        checkpoint.state["warmup"] = warmup
+    logger.warning(
+        f"{error} Going back to {'the start' if checkpoint is None else f'iteration {start}'}, with the warm-up until "
+        f"iteration {warmup} ({went_back} of at most {guard.times} times)"
+    )
+    return checkpoint
+
+
+class _Loaders:
+    """The training data, as a stream that can be entered anywhere, and the validation loaders."""
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
         from basicsr.data import build_dataloader, build_dataset
 
+        self._opt = opt
         self.val: list[DataLoader[Any]] = []
         for dataset_opt in opt["datasets"].values():
             if dataset_opt["phase"] == "train":
                 self.train_set = build_dataset(dataset_opt)
-                train_opt = dataset_opt
+                self._train_opt = dataset_opt
             elif dataset_opt["phase"] == "val":
                 dataset = build_dataset(dataset_opt)
                 self.val.append(build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"]))
-        batch, world = int(train_opt.get("batch_size_per_gpu", 1)), opt["world_size"]
-        self.samples_an_iteration = batch * world
-        total = int(opt["train"]["total_iter"])
-        sampler = StreamSampler(
-            self.train_set,
-            iteration * self.samples_an_iteration,
-            total * self.samples_an_iteration,
-            batch,
-            opt["rank"],
-            world,
-            opt["manual_seed"],
-        )
-        self.train: Iterable[Mapping[str, Any]]
+        self._batch = int(self._train_opt.get("batch_size_per_gpu", 1))
+        self.samples_an_iteration = self._batch * opt["world_size"]
+
+    def stream(self, first: int, iterations: int) -> Iterable[Mapping[str, Any]]:
+        """The batches of so many iterations, from sample number ``first`` on."""
+        opt, train_opt = self._opt, self._train_opt
+        last = first + iterations * self.samples_an_iteration
+        sampler = StreamSampler(first, last, self._batch, opt["rank"], opt["world_size"])
         if getattr(self.train_set, "on_device", False):
-            self.train = DeviceBatches(self.train_set, sampler, batch, torch.device(opt["device"]))
-            return
-        self.train = DataLoader(
-            self.train_set,
-            batch_size=batch,
+            return DeviceBatches(self.train_set, sampler, self._batch, torch.device(opt["device"]))
+        return DataLoader(
+            Numbered(self.train_set, opt["manual_seed"]),
+            batch_size=self._batch,
             sampler=sampler,
             num_workers=int(train_opt.get("num_worker_per_gpu", 0)),
             drop_last=True,
             pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
             collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
-            worker_init_fn=partial(_seed_worker, seed=opt["manual_seed"], first=iteration, rank=opt["rank"]),
+            worker_init_fn=_outlast_signals,
+            generator=torch.Generator(),  # of the workers' seeds, which must not be drawn from training's own
         )
 
     @property
@@ -105,50 +205,14 @@ class _Loaders:
         rainy = getattr(self.train_set, "rainy", self.train_set)
         return len(rainy)
 
-    def epoch(self, iteration: int) -> int:
-        return iteration * self.samples_an_iteration // self.images
+    def epoch(self, samples: int) -> int:
+        return samples // self.images
 
 
-def _seed_worker(worker: int, seed: int, first: int, rank: int) -> None:
-    """For data sets that draw from Python's and NumPy's global generators."""
-    import random
-
-    import numpy as np
-
-    own = [seed, first, rank, worker]
-    np.random.seed(np.random.SeedSequence(own).generate_state(1)[0])
-    random.seed(str(own))
-
-
-def _find_state(opt: Mapping[str, Any]) -> Path | None:
-    """The training state to go on from: the one that the option file names, or with auto_resume the last one."""
-    if opt["auto_resume"]:
-        states = [path for path in Path(opt["path"]["training_states"]).glob("*.state") if path.stem.isdigit()]
-        return max(states, key=lambda path: int(path.stem), default=None)
-    named = opt["path"].get("resume_state")
-    return Path(named) if named else None
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    state = read_checkpoint(path)
-    if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
-        raise WeightsError(f"{path}: not a training state; path.resume_state takes a .state file from training_states/")
-    return state
-
-
-def _point_to_networks(opt: dict[str, Any], state_path: Path, iteration: int) -> None:
-    """Load the networks that were saved with the state; they lie beside it even if the experiment was set aside."""
-    models = state_path.parent.parent / "models"
-    ignored = opt["path"].get("ignore_resume_networks") or []
-    for key in [key for key in opt if key.startswith("network_")]:
-        if key in ignored:
-            continue
-        path = models / f"net_{key.removeprefix('network_')}_{iteration}.pth"
-        if not path.is_file():
-            raise WeightsError(f"{state_path} cannot be resumed: {path} is missing")
-        opt["path"][f"pretrain_{key}"] = str(path)
-        opt["path"][f"strict_load_{key.removeprefix('network_')}"] = True
-        opt["path"][f"param_key_{key.removeprefix('network_')}"] = "params"
+def _outlast_signals(worker: int) -> None:
+    """What ends a run may be sent to all its processes, but the training process still wants its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: _Loaders) -> None:
@@ -160,48 +224,112 @@ def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: _Loaders)
     logger.info(
         f"Training {opt['name']} on {opt['device']} ({opt['world_size']} process{'es' * (opt['world_size'] > 1)}, "
         f"{torch.get_num_threads()} threads): {total} iterations of {loaders.samples_an_iteration} samples, "
-        f"{loaders.images} images, {loaders.epoch(total)} passes; seed {opt['manual_seed']}. "
-        f"Everything goes to {opt['path']['log']}"
+        f"{loaders.images} images, {loaders.epoch(total * loaders.samples_an_iteration)} passes; "
+        f"seed {opt['manual_seed']}. Everything goes to {opt['path']['log']}"
     )
 
 
 class _Run:
-    """The loop itself."""
+    """The loop itself, from a checkpoint or from the start."""
 
-    def __init__(self, opt: dict[str, Any], loaders: _Loaders, state: dict[str, Any] | None, logger: logging.Logger):
+    def __init__(
+        self,
+        opt: dict[str, Any],
+        loaders: _Loaders,
+        checkpoint: Checkpoint | None,
+        went_back: int,
+        logger: logging.Logger,
+    ):
         from basicsr.models import build_model
         from basicsr.train import init_tb_loggers
         from basicsr.utils import MessageLogger
 
-        self.opt, self.loaders, self.logger = opt, loaders, logger
+        self.opt, self.loaders, self.logger, self.went_back = opt, loaders, logger, went_back
+        self.device = torch.device(opt["device"])
         try:
-            self.model = build_model(opt)
+            self.model = build_model(deepcopy(opt))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise OptionError(f"the model cannot be built: {error}") from error
-        self.iteration = 0
-        if state is not None:
-            self.model.resume_training(state)
-            self.iteration = int(state["iter"])
-            logger.info(f"Resuming after iteration {self.iteration}")
+        self.model.more_to_save = self._more_to_save
+        self.iteration = self.samples = 0
         self.total = int(opt["train"]["total_iter"])
         self.tb_logger = init_tb_loggers(opt)
+        if checkpoint is not None:
+            self._go_on_from(checkpoint)
         self.messages = MessageLogger(opt, self.iteration + 1, self.tb_logger)
-        self.saved_at = self.iteration
+        self.saved_at = self.validated_at = self.iteration
+        self.between = True
+        """Whether the model is between two iterations: within one it is neither what it was nor what it will be."""
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self.iteration = int(state["iter"])
+        self.samples = int(state.get("samples", self.iteration * self.loaders.samples_an_iteration))
+        self.logger.info(f"Resuming after iteration {self.iteration}, from {checkpoint.path}")
+        differences = changes(state["options"], self.opt["asked"]) if "options" in state else []
+        for difference in differences:
+            self.logger.warning(f"changed since the checkpoint: {difference}")
+        changed = any(text.startswith(("train.optim_", "train.scheduler")) for text in differences)
+        try:
+            if changed:
+                _resume_with_new_rates(self.model, state)
+            else:
+                self.model.resume_training(state)
+        except (AssertionError, ValueError, KeyError) as error:
+            raise WeightsError(f"{checkpoint.path} does not fit this model and its optimisers: {error}") from None
+        if hasattr(self.model, "set_more_state") and "model" in state:
+            self.model.set_more_state(state["model"])
+        if state.get("best"):
+            self.model.best_metric_results = state["best"]
+        states = state.get("random") or []
+        if len(states) == self.opt["world_size"]:
+            set_random_states(states[self.opt["rank"]], self.device)
+        elif states:
+            self.logger.warning(f"the checkpoint is of {len(states)} processes: their random states are not taken over")
+
+    def _more_to_save(self) -> dict[str, Any]:
+        """What a training state holds besides BasicSR's own; gathered by all processes before."""
+        distillation = self.opt["train"].get("distillation") or {}
+        return {
+            "samples": self.samples,
+            "random": self._random_states,
+            "options": self.opt["asked"],
+            "best": getattr(self.model, "best_metric_results", {}),
+            "model": self.model.more_state() if hasattr(self.model, "more_state") else {},
+            "went_back": self.went_back,
+            "warmup": distillation.get("warmup") if self.went_back else None,
+        }
 
     def go(self) -> None:
+        """Train to the end.
+
+        Raises:
+            RainOerMeError: What the user can mend.
+            KeyboardInterrupt: It was asked to stop.
+        """
+        self._stopped = False
         try:
-            with _Signals() as signals:
+            with Signals(patience=2.0 if self.opt["dist"] else 0.0) as signals:
                 self._loop(signals)
-        except (RainOerMeError, OSError, KeyboardInterrupt) as error:
-            if not isinstance(error, CollapseError):
+        except BaseException as error:
+            # Of several processes only a stop finds all at the same iteration.
+            if self.between and (self._stopped or not self.opt["dist"]):
                 self._save_what_there_is()
+            if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+                raise RainOerMeError(
+                    f"out of memory on {self.device} in iteration {self.iteration + 1}; lower "
+                    "datasets.train.batch_size_per_gpu or crop_size, or raise train.accumulation, and go on with "
+                    "--auto_resume"
+                ) from error
             raise
         finally:
             if self.tb_logger:
                 self.tb_logger.close()
 
-    def _loop(self, signals: _Signals) -> None:
+    def _loop(self, signals: Signals) -> None:
         start, val = time.monotonic(), self.opt.get("val") or {}
+        every = {name: int(self.opt["logger"][name]) for name in ("print_freq", "save_checkpoint_freq")}
+        val_freq = int(val.get("val_freq") or 0)
         bar = tqdm(
             total=self.total,
             initial=self.iteration,
@@ -211,39 +339,78 @@ class _Run:
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        validated_at = -1
+        agreement = Agreement()
+        if self.iteration and val_freq and self.iteration % val_freq == 0:
+            self._validate(signals)  # it may have been stopped before it had done that
         waited = time.monotonic()
         data_time = iter_time = 0.0
         steps = 0
-        for data in self.loaders.train:
+        for data in self._batches(signals):
             data_time += time.monotonic() - waited
-            current = self.iteration + 1
-            self.model.update_learning_rate(current, warmup_iter=int(self.opt["train"].get("warmup_iter", -1)))
-            self.model.feed_data(data)
-            self.model.optimize_parameters(current)
-            self.iteration = current
-            if signals.received:
+            self._step(data)
+            if agreement.reached(signals.received):
+                self._stopped = True
                 raise KeyboardInterrupt
             iter_time += time.monotonic() - waited
             steps += 1
             bar.update()
-            if self.iteration % int(self.opt["logger"]["print_freq"]) == 0:
+            if self.iteration % every["print_freq"] == 0:
                 self._log(iter_time / steps, data_time / steps, bar)
                 data_time = iter_time = 0.0
                 steps = 0
-            if self.iteration % int(self.opt["logger"]["save_checkpoint_freq"]) == 0:
+            if self.iteration % every["save_checkpoint_freq"] == 0:
                 self._save()
-            if val.get("val_freq") and self.iteration % int(val["val_freq"]) == 0:
-                self._validate()
-                validated_at = self.iteration
+            if val_freq and self.iteration % val_freq == 0:
+                self._validate(signals)
             waited = time.monotonic()
+        agreement.close()
         bar.close()
         self.logger.info(f"Trained in {time.monotonic() - start:.0f} s")
         if self.saved_at != self.iteration:
             self._save()
         self.model.save(epoch=-1, current_iter=-1)
-        if validated_at != self.iteration:
-            self._validate()
+        if self.validated_at != self.iteration:
+            self._validate(signals)
+
+    def _step(self, data: Mapping[str, Any]) -> None:
+        self.between = False
+        current = self.iteration + 1
+        self.model.update_learning_rate(current, warmup_iter=int(self.opt["train"].get("warmup_iter", -1)))
+        self.model.feed_data(data)
+        self.model.optimize_parameters(current)
+        self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration
+        self.between = True
+
+    def _batches(self, signals: Signals) -> Iterator[Mapping[str, Any]]:
+        batches = iter(self.loaders.stream(self.samples, self.total - self.iteration))
+        # PyTorch's handler raises the death of a worker in the middle of whatever is being done, a step included; so
+        # it is noticed when its batch is missed.
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield from self._checked(batches, signals)
+        finally:
+            # Else they would wait for the interpreter's end, and it for them.
+            getattr(batches, "_shutdown_workers", lambda: None)()
+
+    @staticmethod
+    def _checked(batches: Iterator[Mapping[str, Any]], signals: Signals) -> Iterator[Mapping[str, Any]]:
+        while True:
+            try:
+                data = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if isinstance(error, RainOerMeError) or "DataLoader worker" not in str(error):
+                    raise
+                if signals.received:
+                    raise KeyboardInterrupt from None
+                raise DataError(
+                    f"a process that reads images has died ({str(error).splitlines()[0]}); where Linux killed it for "
+                    "want of memory, lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with "
+                    "--auto_resume"
+                ) from None
+            yield data
 
     def _log(self, iter_time: float, data_time: float, bar: Any) -> None:
         losses = dict(self.model.get_current_log())
@@ -255,7 +422,7 @@ class _Run:
         bar.set_postfix({name.removeprefix("l_"): f"{float(value):.3g}" for name, value in losses.items()})
         self.messages(
             {
-                "epoch": self.loaders.epoch(self.iteration),
+                "epoch": self.loaders.epoch(self.samples),
                 "iter": self.iteration,
                 "lrs": rates,
                 "time": iter_time,
@@ -264,16 +431,23 @@ class _Run:
             }
         )
 
-    def _validate(self) -> None:
+    def _validate(self, signals: Signals) -> None:
         val = self.opt.get("val")
         if val is None:
             return
-        for loader in self.loaders.val:
-            self.model.validation(loader, self.iteration, self.tb_logger, bool(val["save_img"]))
+        # Alone, there is no need to wait for its end: the next run does it again. Several are waiting for each other.
+        with undisturbed(self.device), nullcontext() if self.opt["dist"] else signals.interruptible():
+            for loader in self.loaders.val:
+                self.model.validation(loader, self.iteration, self.tb_logger, bool(val["save_img"]))
+        self.validated_at = self.iteration
 
     def _save(self) -> None:
-        self.model.save(self.loaders.epoch(self.iteration), self.iteration)
+        self._random_states = gather(random_states(self.device))
+        self.model.save(self.loaders.epoch(self.samples), self.iteration)
         self.saved_at = self.iteration
+        keep = self.opt["logger"].get("keep_checkpoints")
+        if keep and self.opt["rank"] == 0:
+            prune(Path(self.opt["path"]["training_states"]), int(keep))
 
     def _save_what_there_is(self) -> None:
         if self.iteration == self.saved_at:
@@ -286,22 +460,15 @@ class _Run:
             self.logger.info(f"Saved the state of iteration {self.iteration}; go on with --auto_resume")
 
 
-class _Signals:
-    """Turns the first SIGINT or SIGTERM into a wish that the loop looks at between iterations."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in getattr(self, "_before", {}).items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = True
+def _resume_with_new_rates(model: Any, state: Mapping[str, Any]) -> None:
+    """Take over what optimisers have learnt, but not their settings and schedules, which are the new options'."""
+    for optimizer, old in zip(model.optimizers, state["optimizers"], strict=True):
+        own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        optimizer.load_state_dict(old)
+        for group, settings in zip(optimizer.param_groups, own, strict=True):
+            group.update(settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of steps of the schedule before the optimiser's first
+        for scheduler in model.schedulers:
+            for _ in range(int(state["iter"]) - 1):
+                scheduler.step()

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from ..data.labels import SoftLabels, kept_labels, ready_labels
 from ..data.paired import PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
-from ..data.sources import FolderSource, ImageSource, open_source
+from ..data.sources import FolderSource, ImageSource, open_source, untracked
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError
 from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
 from ..progress import track
+from .shared import rank_and_world
 
 
 @contextmanager
@@ -45,19 +46,21 @@ class UnpairedRainDataset(UnpairedRain):
             rainy: ImageSource = open_source(options.dataroot_rainy)
         with _named(opt, "dataroot_clean"):
             clean: ImageSource = open_source(options.dataroot_clean)
+        rank, world = rank_and_world()
+        show = track if rank == 0 else untracked
         coarse_filter = options.label.build(f"{_section(opt)}.label")
         labels: ImageSource
         with _named(opt, "label"):
             if coarse_filter is None:
                 labels = ready_labels(rainy, str(options.label.path))
             elif options.label_cache:
-                labels = kept_labels(rainy, coarse_filter, options.label_cache, track)
+                labels = kept_labels(rainy, coarse_filter, options.label_cache, show, rank, world)
             else:
                 labels = SoftLabels(rainy, coarse_filter)
-        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, track)
+        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, show)
         self.on_device = options.source == "device"
         if options.source != "files":
-            self.load(track)
+            self.load(show)
 
 
 class PairedRainDataset(PairedRain):

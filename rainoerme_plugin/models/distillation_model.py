@@ -11,55 +11,45 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from basicsr.losses import build_loss
-from basicsr.metrics import calculate_metric
-from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet
-from ..archs.result_images import ResultImages
-from ..archs.tiles import derain_tiled
-from ..data.images import RGB, to_image, write_image
-from ..data.panels import panel, show_rain, shrink
+from ..data.images import write_image
+from ..data.panels import panel, show_rain
+from ..devices import gather
 from ..distillation.collapse import CollapseGuard
+from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_gradients
-from ..errors import OptionError, one_line
+from ..errors import NonFiniteError, OptionError, one_line
 from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
-from ..progress import is_terminal
-from ..weights import checkpoint_of, load_weights, save_checkpoint
+from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
 from .lr_scheduler import LinearDecayLR
+from .validation import PANEL_ROWS, DerainingModel
 
 FUSED = ("Adam", "AdamW", "SGD")
 """Optimisers that PyTorch has as one kernel, on CPU and CUDA."""
-PANEL_ROWS = 4
-PANEL_WIDTH = 1000
 
 
-class DistillationModel(SRModel):
+class DistillationModel(DerainingModel):
     """Two-stage data distillation: one network learns from soft labels and from its own rain on clean images."""
 
     TrainOptions: ClassVar[type[Section]] = DistillationTrainOptions
-    net_g: nn.Module
-
-    def __init__(self, opt: dict[str, Any]) -> None:
-        self.input_metrics: dict[str, dict[str, float]] = {}
-        self._shown: OrderedDict[str, Tensor] | None = None
-        super().__init__(opt)
 
     # --- training ---
 
     def init_training_settings(self) -> None:
-        options = self._train_options(self.opt)
+        self.options = options = self._train_options(self.opt)
         self.check_network(self.get_bare_model(self.net_g), self.opt)
         self.net_g.train()
         self.schedule = options.distillation.build()
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
+        self.skipped = 0
         self.criterion = build_loss(options.loss_opt).to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
@@ -155,6 +145,7 @@ class DistillationModel(SRModel):
             return
         rainy, label, clean = (data[key].to(self.device, non_blocking=True) for key in ("rainy", "label", "clean"))
         self.images: Images = rainy, label, clean
+        self._paths = {key: list(data.get(key, ())) for key in ("rainy_path", "clean_path")}
 
     def optimize_parameters(self, current_iter: int) -> None:
         frozen = self._frozen is not None and current_iter <= self._frozen[1]
@@ -165,13 +156,79 @@ class DistillationModel(SRModel):
         if self._frozen is not None and frozen:
             # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
             self._frozen[0].zero_grad(set_to_none=True)
+        self._step = step
+        if not self._is_finite(step):
+            self._skip(step, current_iter)
+            return
         self.optimizer_g.step()
         if self.ema_decay > 0:
             # A short memory at first, or the mean would be full of the untrained network.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
         if self.guard is not None and weights.hard > 0:
-            self.guard.check(step, current_iter)
-        self._step = step
+            self.guard.check(step, current_iter, self._average)
+
+    def _average(self, value: Tensor) -> Tensor:
+        """The mean over all processes."""
+        if self.opt["dist"]:
+            dist.all_reduce(value)
+            value = value / self.opt["world_size"]
+        return value
+
+    # --- numbers that go wrong ---
+
+    def _gradients_by_name(self) -> list[tuple[str, Tensor]]:
+        parameters = self.get_bare_model(self.net_g).named_parameters()
+        return [(name, parameter.grad) for name, parameter in parameters if parameter.grad is not None]
+
+    def _is_finite(self, step: DistillationStep) -> bool:
+        """Whether loss and gradients are numbers, in every process."""
+        finite = all_finite([step.loss, *(gradient for _, gradient in self._gradients_by_name())])
+        if self.opt["dist"]:
+            dist.all_reduce(finite, dist.ReduceOp.MIN)
+        return bool(finite)
+
+    def _skip(self, step: DistillationStep, current_iter: int) -> None:
+        """Leave everything as it was before a step whose numbers went wrong.
+
+        Raises:
+            NonFiniteError: It was one too many; the batch is saved for a look.
+        """
+        named = [("rainy image", step.rainy), ("label", step.label), ("rain layer", step.layer)]
+        named += [("refined rain layer", step.rain), ("clean image with rain", step.synthetic)]
+        named += [("soft loss", step.soft_loss), ("hard loss", step.hard_loss), ("loss", step.loss)]
+        own = first_nonfinite(named)
+        named = [(f"gradient of {name}", gradient) for name, gradient in self._gradients_by_name()]
+        what = own or first_nonfinite(named) or "loss of another process is not finite"
+        self.skipped += 1
+        limit = self.options.nonfinite_limit
+        get_root_logger().warning(
+            f"iteration {current_iter}: {what}; the step is skipped ({self.skipped} so far, at most {limit})"
+        )
+        self.optimizer_g.zero_grad(set_to_none=True)
+        if self.skipped <= limit:
+            return
+        folder = self._save_batch(current_iter, what, own is not None)
+        raise NonFiniteError(
+            f"iteration {current_iter}: {what}, and so it went in {self.skipped} steps, more than "
+            f"train.nonfinite_limit ({limit}). The last batch is in {folder}. Take a lower train.optim_g.lr or "
+            "train.precision: float32, or look for broken images"
+        )
+
+    def _save_batch(self, current_iter: int, what: str, is_culprit: bool) -> Path:
+        """Save the batches that went wrong: as tensors, and as a picture of their images."""
+        folder = Path(self.opt["path"]["experiments_root"]) / "nonfinite"
+        rainy, label, clean = (image.cpu() for image in self.images)
+        mine: dict[str, Any] = {"iter": current_iter, "problem": what, **self._paths}
+        mine.update(rainy=rainy, label=label, clean=clean)
+        batches = gather(mine if is_culprit or self.opt["rank"] == 0 else None)
+        for rank, batch in enumerate(batches):
+            if batch is None:
+                continue
+            file = folder / f"{current_iter}_process_{rank}.pth"
+            save_checkpoint(batch, file)
+            images = OrderedDict((name, as_floats(batch[name])) for name in ("rainy", "label", "clean"))
+            write_image(file.with_suffix(".png"), panel(images, min_width=160))
+        return folder
 
     def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:
         if self._graphs is not None:
@@ -211,6 +268,16 @@ class DistillationModel(SRModel):
             self.optimizer_g.zero_grad(set_to_none=True)
             return self._compute(images, weights, two_stages)
 
+    def more_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides networks, optimisers and schedulers."""
+        return {"skipped": self.skipped, "guard": None if self.guard is None else self.guard.state_dict()}
+
+    def set_more_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `more_state` gave."""
+        self.skipped = int(state.get("skipped", 0))
+        if self.guard is not None and state.get("guard") is not None:
+            self.guard.load_state_dict(state["guard"])
+
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step (averaged over processes), and how much rain its rain layers held."""
         step = self._step
@@ -228,104 +295,6 @@ class DistillationModel(SRModel):
             "derained": step.derained,
         }
         return OrderedDict((name, batch[:PANEL_ROWS].detach()) for name, batch in images.items())
-
-    # --- validation ---
-
-    @torch.no_grad()
-    def test(self) -> None:
-        network: nn.Module = getattr(self, "net_g_ema", self.net_g)
-        training = network.training
-        network.eval()
-        bare = self.get_bare_model(network)
-        if isinstance(bare, ResultImages):
-            self.output = bare(self.lq, self.names)
-        else:
-            tile = (self.opt.get("val") or {}).get("tile", "auto")
-            self.output = derain_tiled(
-                bare,
-                self.lq,
-                needs_of(bare),
-                tile=None if tile == "auto" else tile,
-                tell=get_root_logger().warning,
-            )
-        network.train(training)
-
-    def nondist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
-        """Derain a test set: metrics of the derained images beside those of the rainy ones, and panels to look at.
-
-        Images, with ``save_img``: every derained image under ``visualization/<data set>``. In training also
-        ``visualization/panels``: crops of the last logged batch in all their stages, and the first test images.
-        """
-        name = dataloader.dataset.opt["name"]
-        metrics: dict[str, Any] = self.opt["val"].get("metrics") or {}
-        derained_sum, rainy_sum = dict.fromkeys(metrics, 0.0), dict.fromkeys(metrics, 0.0)
-        scored = 0
-        shown: list[tuple[str, OrderedDict[str, Tensor]]] = []
-        disable = not (is_terminal() and self.opt["val"].get("pbar", True))
-        for data in tqdm(dataloader, desc=f"Derain {name}", unit="image", disable=disable, leave=False):
-            self.feed_data(data)
-            self.names = data["lq_path"]
-            self.test()
-            stem = Path(data["lq_path"][0]).stem
-            derained = to_image(self.output[0], self.opt["val"].get("rounding", "round"))
-            if save_img:
-                self._save_image(derained, name, stem, current_iter)
-            if "gt" in data:
-                rainy, clean = to_image(self.lq[0]), to_image(self.gt[0])
-                scored += 1
-                for metric, options in metrics.items():
-                    derained_sum[metric] += _score(derained, clean, options)
-                    if name not in self.input_metrics:
-                        rainy_sum[metric] += _score(rainy, clean, options)
-            if len(shown) < PANEL_ROWS:
-                images = {"rainy": self.lq, "rain layer": show_rain(self.lq - self.output), "derained": self.output}
-                if "gt" in data:
-                    images["clean"] = self.gt
-                shown.append((stem, OrderedDict((key, shrink(batch, PANEL_WIDTH)) for key, batch in images.items())))
-        if scored and metrics:
-            if name not in self.input_metrics:
-                self.input_metrics[name] = {metric: total / scored for metric, total in rainy_sum.items()}
-            self.metric_results = {metric: total / scored for metric, total in derained_sum.items()}
-            self._initialize_best_metric_results(name)
-            for metric, value in self.metric_results.items():
-                self._update_best_metric_result(name, metric, value, current_iter)
-            self._report(current_iter, name, scored, tb_logger)
-        self._save_panels(name, shown, current_iter, tb_logger)
-
-    def _report(self, current_iter: int | str, name: str, count: int, tb_logger: Any) -> None:
-        lines = [f"Validation {name}, {count} images"]
-        for metric, value in self.metric_results.items():
-            line = f"\t # {metric}: {value:.4f}\tRainy: {self.input_metrics[name][metric]:.4f}"
-            if self.is_train:
-                best = self.best_metric_results[name][metric]
-                line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
-            lines.append(line)
-            if tb_logger:
-                tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
-        get_root_logger().info("\n".join(lines))
-
-    def _save_image(self, image: RGB, dataset: str, stem: str, current_iter: int | str) -> None:
-        folder = Path(self.opt["path"]["visualization"])
-        if self.is_train:
-            write_image(folder / stem / f"{stem}_{current_iter}.png", image)
-        else:
-            suffix = self.opt["val"].get("suffix")
-            write_image(folder / dataset / (f"{stem}_{suffix}.png" if suffix else f"{stem}.png"), image)
-
-    def _save_panels(
-        self, name: str, shown: list[tuple[str, OrderedDict[str, Tensor]]], current_iter: int | str, tb_logger: Any
-    ) -> None:
-        if not self.opt["val"].get("panels", True):
-            return
-        folder = Path(self.opt["path"]["visualization"]) / "panels"
-        pictures = {f"{name}/{stem}": panel(images) for stem, images in shown}
-        if self.is_train and self._shown is not None:
-            pictures["training"] = panel(self._shown, min_width=160)
-        for title, picture in pictures.items():
-            file = folder / (f"{title}_{current_iter}.png" if self.is_train else f"{title}.png")
-            write_image(file, picture)
-            if tb_logger and title == "training":
-                tb_logger.add_image("panels/training", picture, current_iter, dataformats="HWC")
 
     # --- what BasicSR does less well ---
 
@@ -363,7 +332,10 @@ class DistillationModel(SRModel):
         get_root_logger().info(f"Loaded {loaded} of {total} weights of {type(bare).__name__} from {load_path}{anew}.")
 
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: str | list[str] = "params") -> None:
-        """Save one network, or several under a key each, whole or not at all; the parts of a network apart."""
+        """Save one network, or several under a key each, whole or not at all; the parts of a network apart.
+
+        The last one, which is the running mean if there is one, is saved as safetensors, too.
+        """
         if self.opt["rank"] != 0:
             return
         networks = net if isinstance(net, list) else [net]
@@ -372,7 +344,9 @@ class DistillationModel(SRModel):
         for key, network in zip(keys, networks, strict=True):
             saved.update(checkpoint_of(self.get_bare_model(network), key))
         name = "latest" if current_iter == -1 else current_iter
-        save_checkpoint(saved, Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth")
+        file = Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth"
+        save_safetensors(self.get_bare_model(networks[-1]), file.with_suffix(".safetensors"))
+        self.saved = {**getattr(self, "saved", {}), file.name: save_checkpoint(saved, file)}
 
 
 def as_floats(images: Tensor) -> Tensor:
@@ -385,9 +359,3 @@ def as_floats(images: Tensor) -> Tensor:
 def _from_compiler(error: Exception) -> bool:
     """Whether torch.compile itself failed, and not what it compiled."""
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-
-
-def _score(image: RGB, clean: RGB, options: dict[str, Any]) -> float:
-    # BasicSR's metrics take BGR.
-    data = {"img": image[..., ::-1], "img2": clean[..., ::-1]}
-    return float(calculate_metric(data, options))

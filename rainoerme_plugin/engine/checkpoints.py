@@ -1,0 +1,128 @@
+"""The checkpoints of a run: which there are, which are good, what one holds besides the networks.
+
+A checkpoint of iteration N is ``training_states/N.state``, written last, and the networks ``models/net_*_N.pth``
+(``.safetensors`` for others' use). The state holds the SHA-256 of the networks' files, so that no network of another
+run or a damaged one is taken for its own; PyTorch's archives hold checksums of their contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+from ..weights import read_checkpoint
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that can be gone on from."""
+
+    path: Path
+    """Its state's file; the networks lie beside it, in ``../models``, even if the experiment was set aside."""
+    state: dict[str, Any]
+
+    @property
+    def iteration(self) -> int:
+        return int(self.state["iter"])
+
+    def network(self, label: str) -> Path:
+        """The file of the network with this label, such as ``net_g``.
+
+        Raises:
+            WeightsError: It is missing, or not the one that was saved with the state.
+        """
+        file = self.path.parent.parent / "models" / f"{label}_{self.iteration}.pth"
+        if not file.is_file():
+            raise WeightsError(f"{self.path} cannot be resumed: {file} is missing")
+        known = (self.state.get("networks") or {}).get(file.name)
+        if known is not None and known != hashlib.sha256(file.read_bytes()).hexdigest():
+            raise WeightsError(
+                f"{self.path} cannot be resumed: {file} is damaged, or was written by another run (its SHA-256 is not "
+                "the one in the state)"
+            )
+        return file
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint of a state's file.
+
+    Raises:
+        WeightsError: The file is damaged or no training state, or one of its networks is not there as it was saved.
+    """
+    state = read_checkpoint(path)
+    if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
+        raise WeightsError(f"{path}: not a training state; path.resume_state takes a .state file from training_states/")
+    checkpoint = Checkpoint(path, state)
+    for name in state.get("networks") or {}:
+        checkpoint.network(name.rpartition("_")[0])
+    return checkpoint
+
+
+def last_good(states: Path, before: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The last checkpoint of a run that can be gone on from, and what is wrong with those passed over.
+
+    Args:
+        states: Its folder ``training_states``.
+        before: Only those of this iteration or an earlier one.
+
+    Raises:
+        WeightsError: There are some, and none is good.
+    """
+    problems: list[str] = []
+    for iteration in sorted(_iterations(states), reverse=True):
+        if before is not None and iteration > before:
+            continue
+        try:
+            return open_checkpoint(states / f"{iteration}.state"), problems
+        except WeightsError as error:
+            problems.append(str(error))
+    if problems and before is None:
+        raise WeightsError(
+            f"none of the {len(problems)} checkpoints in {states} can be used; the last one: {problems[0]}. "
+            "Without --auto_resume the run begins anew, and these are set aside"
+        )
+    return None, problems
+
+
+def prune(states: Path, keep: int) -> None:
+    """Remove all but the last ``keep`` checkpoints: a state first, for without it the networks are just networks."""
+    for iteration in sorted(_iterations(states))[:-keep]:
+        remove(states, iteration)
+
+
+def remove_after(states: Path, iteration: int) -> None:
+    """Remove the checkpoints of later iterations."""
+    for later in _iterations(states):
+        if later > iteration:
+            remove(states, later)
+
+
+def remove(states: Path, iteration: int) -> None:
+    """Remove one checkpoint, or what there is of it."""
+    (states / f"{iteration}.state").unlink(missing_ok=True)
+    for suffix in ("pth", "safetensors"):
+        for file in (states.parent / "models").glob(f"net_*_{iteration}.{suffix}"):
+            file.unlink(missing_ok=True)
+
+
+def _iterations(states: Path) -> Iterator[int]:
+    return (int(path.stem) for path in states.glob("*.state") if path.stem.isdigit())
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two option files, ``KEY: OLD -> NEW`` a line."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    keys = [key for key in {**old, **new} if key != "path.resume_state" and old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys]
+
+
+def _flat(value: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{key}{name}.")
+        else:
+            yield f"{key}{name}", list(item) if isinstance(item, tuple) else item

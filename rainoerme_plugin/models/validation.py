@@ -1,0 +1,210 @@
+"""Validation of derainers: whole images, figures beside those of the rainy ones, pictures to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from tqdm import tqdm
+
+from ..archs.catalogue import needs_of
+from ..archs.result_images import ResultImages
+from ..archs.tiles import derain_tiled
+from ..data.images import RGB, to_image, write_image
+from ..data.panels import panel, show_rain, shrink
+from ..devices import control_group
+from ..progress import is_terminal
+from .shared import buffers_of_first, from_first, is_first, shared_out
+
+PANEL_ROWS = 4
+PANEL_WIDTH = 1000
+
+
+class Figures(NamedTuple):
+    """By metric: of a derained image, and of the rainy one, none where they are known; or means of both."""
+
+    derained: dict[str, float]
+    rainy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one test image: ``figures`` if there is a clean version, the pictures that are to be saved."""
+
+    stem: str
+    figures: Figures | None
+    derained: RGB | None
+    panel: RGB | None
+
+
+def score(image: RGB, clean: RGB, metrics: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+    """An image's figures by BasicSR's metrics."""
+    # They take BGR.
+    data = {"img": image[..., ::-1], "img2": clean[..., ::-1]}
+    return {name: float(calculate_metric(data, options)) for name, options in metrics.items()}
+
+
+def picture_of(rainy: Tensor, derained: Tensor, clean: Tensor | None) -> RGB:
+    """A rainy image (1, 3, H, W), its rain layer, the derained and the clean one side by side."""
+    images = {"rainy": rainy, "rain layer": show_rain(rainy - derained), "derained": derained}
+    if clean is not None:
+        images["clean"] = clean
+    return panel({name: shrink(batch, PANEL_WIDTH) for name, batch in images.items()})
+
+
+def mean(figures: Sequence[Figures]) -> Figures | None:
+    """The means of figures, None of none; sums run in their order, whoever has found them."""
+
+    def over(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        totals = dict.fromkeys(values[0], 0.0)
+        for each in values:
+            for name, value in each.items():
+                totals[name] += value
+        return {name: total / len(values) for name, total in totals.items()}
+
+    if not figures:
+        return None
+    return Figures(over([each.derained for each in figures]), over([each.rainy for each in figures]))
+
+
+class DerainingModel(SRModel):
+    """BasicSR's model of one network, with a validation for derainers that several processes share out."""
+
+    net_g: nn.Module
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.input_metrics: dict[str, dict[str, float]] = {}
+        self._shown: Mapping[str, Tensor] | None = None
+        super().__init__(opt)
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        # DDP refuses a network without anything to train, such as a folder of images.
+        if not any(parameter.requires_grad for parameter in net.parameters()):
+            return net.to(self.device)
+        return super().model_to_device(net)
+
+    @property
+    def _tested(self) -> nn.Module:
+        return getattr(self, "net_g_ema", self.net_g)
+
+    @torch.no_grad()
+    def test(self) -> None:
+        network = self._tested
+        training = network.training
+        network.eval()
+        bare = self.get_bare_model(network)
+        if isinstance(bare, ResultImages):
+            self.output = bare(self.lq, self.names)
+        else:
+            tile = (self.opt.get("val") or {}).get("tile", "auto")
+            self.output = derain_tiled(
+                bare,
+                self.lq,
+                needs_of(bare),
+                tile=None if tile == "auto" else tile,
+                tell=get_root_logger().warning,
+            )
+        network.train(training)
+
+    def nondist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+        """Derain a test set: metrics of the derained images beside those of the rainy ones, and panels to look at.
+
+        Images, with ``save_img``: every derained image under ``visualization/<data set>``. In training also
+        ``visualization/panels``: crops of the last logged batch in all their stages, and the first test images.
+        """
+        self._validate(dataloader, current_iter, tb_logger, save_img, None)
+
+    def dist_validation(self, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+        """`nondist_validation` by all processes together; the first one writes, and all know the figures."""
+        self._validate(dataloader, current_iter, tb_logger, save_img, control_group())
+
+    def _validate(
+        self,
+        dataloader: Any,
+        current_iter: int | str,
+        tb_logger: Any,
+        save_img: bool,
+        group: ProcessGroup | None,
+    ) -> None:
+        dataset, asked = dataloader.dataset, self.opt["val"]
+        name, metrics, panels = dataset.opt["name"], asked.get("metrics") or {}, asked.get("panels", True)
+        known = name in self.input_metrics
+
+        def examine(index: int) -> Outcome:
+            # A DataLoader's iterator would draw a seed for its workers from the generator that training draws from.
+            data = dataloader.collate_fn([dataset[index]])
+            self.feed_data(data)
+            self.names = data["lq_path"]
+            self.test()
+            derained = to_image(self.output[0], asked.get("rounding", "round"))
+            figures, clean = None, self.gt if "gt" in data else None
+            if clean is not None and metrics:
+                rainy, wanted = to_image(self.lq[0]), to_image(clean[0])
+                figures = Figures(score(derained, wanted, metrics), {} if known else score(rainy, wanted, metrics))
+            picture = picture_of(self.lq, self.output, clean) if panels and index < PANEL_ROWS else None
+            return Outcome(Path(data["lq_path"][0]).stem, figures, derained if save_img else None, picture)
+
+        first, count = is_first(group), len(dataset)
+        outcomes = tqdm(
+            shared_out(examine, count, group),
+            total=count,
+            desc=f"Derain {name}",
+            unit="image",
+            disable=not (first and is_terminal() and asked.get("pbar", True)),
+            leave=False,
+        )
+        figures: list[Figures] = []
+        with buffers_of_first(self._tested, group):
+            for outcome in outcomes:
+                if outcome.figures is not None:
+                    figures.append(outcome.figures)
+                if outcome.derained is not None:
+                    self._save_image(outcome.derained, name, outcome.stem, current_iter)
+                if outcome.panel is not None:
+                    self._save_panel(outcome.panel, f"{name}/{outcome.stem}", current_iter)
+        means = from_first(mean(figures), group)
+        if means is not None:
+            self.metric_results = means.derained
+            self.input_metrics.setdefault(name, means.rainy)
+            self._initialize_best_metric_results(name)
+            for metric, value in means.derained.items():
+                self._update_best_metric_result(name, metric, value, current_iter)
+            if first:
+                self._report(current_iter, name, len(figures), tb_logger)
+        if first and panels and self.is_train and self._shown is not None:
+            picture = panel(self._shown, min_width=160)
+            self._save_panel(picture, "training", current_iter)
+            if tb_logger:
+                tb_logger.add_image("panels/training", picture, current_iter, dataformats="HWC")
+
+    def _report(self, current_iter: int | str, name: str, count: int, tb_logger: Any) -> None:
+        lines = [f"Validation {name}, {count} images"]
+        for metric, value in self.metric_results.items():
+            line = f"\t # {metric}: {value:.4f}\tRainy: {self.input_metrics[name][metric]:.4f}"
+            if self.is_train:
+                best = self.best_metric_results[name][metric]
+                line += f"\tBest: {best['val']:.4f} @ {best['iter']} iter"
+            lines.append(line)
+            if tb_logger:
+                tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
+        get_root_logger().info("\n".join(lines))
+
+    def _save_image(self, image: RGB, dataset: str, stem: str, current_iter: int | str) -> None:
+        folder = Path(self.opt["path"]["visualization"])
+        if self.is_train:
+            write_image(folder / stem / f"{stem}_{current_iter}.png", image)
+        else:
+            suffix = self.opt["val"].get("suffix")
+            write_image(folder / dataset / (f"{stem}_{suffix}.png" if suffix else f"{stem}.png"), image)
+
+    def _save_panel(self, picture: RGB, title: str, current_iter: int | str) -> None:
+        file = f"{title}_{current_iter}.png" if self.is_train else f"{title}.png"
+        write_image(Path(self.opt["path"]["visualization"]) / "panels" / file, picture)
