@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
@@ -39,14 +43,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.settings += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    with _ending_like_ctrl_c():
+        status = _run(parsed)
+    if status and _joined_others():
+        # Others may be gone: to take leave of them could take as long as one waits for an answer.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         return COMMANDS[parsed.command].run(parsed)
     except RainOerMeError as error:
-        print(f"basicsr {parsed.command}: error: {one_line(error)}", file=sys.stderr)
-        return USER_ERROR
+        message = one_line(error)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            return INTERRUPTED
+        message = f"{error.filename or 'a file'}: {error.strerror or one_line(error)}"
+    except MemoryError as error:
+        message = f"out of memory: {one_line(error)}"
     except KeyboardInterrupt:
         print(f"basicsr {parsed.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return INTERRUPTED
+    print(f"basicsr {parsed.command}: error: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: half-written files are removed, and nothing is printed but a line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _joined_others() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())

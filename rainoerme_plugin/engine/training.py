@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -15,21 +13,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
-from ..data.device import DeviceBatches
-from ..data.unpaired import UnpairedRain, collate
 from ..devices import gather, keep_memory
-from ..errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError
+from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
 from ..options import GuardOptions, read_section
 from ..progress import is_terminal
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
+from .loaders import Loaders
 from .processes import Agreement, Signals, first_decides, losses_told
 from .random_states import random_states, set_random_states, undisturbed
-from .sampler import Numbered, StreamSampler
 from .session import begin, check_checkpoints, claimed, logging_to, open_folder, settle_seed
 
 
@@ -63,7 +58,7 @@ def _train(opt: dict[str, Any]) -> None:
     check_checkpoints(run_opt)
     if opt["device"] == "cpu":
         keep_memory()
-    loaders = _Loaders(opt)
+    loaders = Loaders(opt)
     # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=checkpoint is not None)
     with logging_to(opt, "train") as logger:
@@ -162,60 +157,7 @@ def _retreat(
     return checkpoint
 
 
-class _Loaders:
-    """The training data, as a stream that can be entered anywhere, and the validation loaders."""
-
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        from basicsr.data import build_dataloader, build_dataset
-
-        self._opt = opt
-        self.val: list[DataLoader[Any]] = []
-        for dataset_opt in opt["datasets"].values():
-            if dataset_opt["phase"] == "train":
-                self.train_set = build_dataset(dataset_opt)
-                self._train_opt = dataset_opt
-            elif dataset_opt["phase"] == "val":
-                dataset = build_dataset(dataset_opt)
-                self.val.append(build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"]))
-        self._batch = int(self._train_opt.get("batch_size_per_gpu", 1))
-        self.samples_an_iteration = self._batch * opt["world_size"]
-
-    def stream(self, first: int, iterations: int) -> Iterable[Mapping[str, Any]]:
-        """The batches of so many iterations, from sample number ``first`` on."""
-        opt, train_opt = self._opt, self._train_opt
-        last = first + iterations * self.samples_an_iteration
-        sampler = StreamSampler(first, last, self._batch, opt["rank"], opt["world_size"])
-        if getattr(self.train_set, "on_device", False):
-            return DeviceBatches(self.train_set, sampler, self._batch, torch.device(opt["device"]))
-        return DataLoader(
-            Numbered(self.train_set, opt["manual_seed"]),
-            batch_size=self._batch,
-            sampler=sampler,
-            num_workers=int(train_opt.get("num_worker_per_gpu", 0)),
-            drop_last=True,
-            pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
-            collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
-            worker_init_fn=_outlast_signals,
-            generator=torch.Generator(),  # of the workers' seeds, which must not be drawn from training's own
-        )
-
-    @property
-    def images(self) -> int:
-        """How many different images training draws from, as far as the data set tells."""
-        rainy = getattr(self.train_set, "rainy", self.train_set)
-        return len(rainy)
-
-    def epoch(self, samples: int) -> int:
-        return samples // self.images
-
-
-def _outlast_signals(worker: int) -> None:
-    """What ends a run may be sent to all its processes, but the training process still wants its batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
-
-
-def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: _Loaders) -> None:
+def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: Loaders) -> None:
     from basicsr.utils import get_env_info
     from basicsr.utils.options import dict2str
 
@@ -235,7 +177,7 @@ class _Run:
     def __init__(
         self,
         opt: dict[str, Any],
-        loaders: _Loaders,
+        loaders: Loaders,
         checkpoint: Checkpoint | None,
         went_back: int,
         logger: logging.Logger,
@@ -260,6 +202,7 @@ class _Run:
         self.saved_at = self.validated_at = self.iteration
         self.between = True
         """Whether the model is between two iterations: within one it is neither what it was nor what it will be."""
+        self._agreed = False
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -307,24 +250,23 @@ class _Run:
             RainOerMeError: What the user can mend.
             KeyboardInterrupt: It was asked to stop.
         """
-        self._stopped = False
-        try:
-            with Signals(patience=2.0 if self.opt["dist"] else 0.0) as signals:
+        with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals:
+            try:
                 self._loop(signals)
-        except BaseException as error:
-            # Of several processes only a stop finds all at the same iteration.
-            if self.between and (self._stopped or not self.opt["dist"]):
-                self._save_what_there_is()
-            if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
-                raise RainOerMeError(
-                    f"out of memory on {self.device} in iteration {self.iteration + 1}; lower "
-                    "datasets.train.batch_size_per_gpu or crop_size, or raise train.accumulation, and go on with "
-                    "--auto_resume"
-                ) from error
-            raise
-        finally:
-            if self.tb_logger:
-                self.tb_logger.close()
+            except BaseException as error:
+                # Of several processes only a stop finds all at the same iteration.
+                if self.between and (self._agreed or not self.opt["dist"]):
+                    self._save_what_there_is()
+                if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+                    raise RainOerMeError(
+                        f"out of memory on {self.device} in iteration {self.iteration + 1}; lower "
+                        "datasets.train.batch_size_per_gpu or crop_size, or raise train.accumulation, and go on with "
+                        "--auto_resume"
+                    ) from error
+                raise
+            finally:
+                if self.tb_logger:
+                    self.tb_logger.close()
 
     def _loop(self, signals: Signals) -> None:
         start, val = time.monotonic(), self.opt.get("val") or {}
@@ -345,11 +287,11 @@ class _Run:
         waited = time.monotonic()
         data_time = iter_time = 0.0
         steps = 0
-        for data in self._batches(signals):
+        for data in self.loaders.batches(self.samples, self.total - self.iteration, lambda: signals.received):
             data_time += time.monotonic() - waited
             self._step(data)
             if agreement.reached(signals.received):
-                self._stopped = True
+                self._agreed = True
                 raise KeyboardInterrupt
             iter_time += time.monotonic() - waited
             steps += 1
@@ -380,37 +322,6 @@ class _Run:
         self.model.optimize_parameters(current)
         self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration
         self.between = True
-
-    def _batches(self, signals: Signals) -> Iterator[Mapping[str, Any]]:
-        batches = iter(self.loaders.stream(self.samples, self.total - self.iteration))
-        # PyTorch's handler raises the death of a worker in the middle of whatever is being done, a step included; so
-        # it is noticed when its batch is missed.
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            yield from self._checked(batches, signals)
-        finally:
-            # Else they would wait for the interpreter's end, and it for them.
-            getattr(batches, "_shutdown_workers", lambda: None)()
-
-    @staticmethod
-    def _checked(batches: Iterator[Mapping[str, Any]], signals: Signals) -> Iterator[Mapping[str, Any]]:
-        while True:
-            try:
-                data = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if isinstance(error, RainOerMeError) or "DataLoader worker" not in str(error):
-                    raise
-                if signals.received:
-                    raise KeyboardInterrupt from None
-                raise DataError(
-                    f"a process that reads images has died ({str(error).splitlines()[0]}); where Linux killed it for "
-                    "want of memory, lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with "
-                    "--auto_resume"
-                ) from None
-            yield data
 
     def _log(self, iter_time: float, data_time: float, bar: Any) -> None:
         losses = dict(self.model.get_current_log())

@@ -1,0 +1,95 @@
+"""The images of a run: the training stream, which can be entered anywhere, and the validation loaders."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..data.device import DeviceBatches
+from ..data.unpaired import UnpairedRain, collate
+from ..errors import DataError
+from .sampler import Numbered, StreamSampler
+
+
+class Loaders:
+    """The training data, as a stream that can be entered anywhere, and the validation loaders."""
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        from basicsr.data import build_dataloader, build_dataset
+
+        self._opt = opt
+        self.val: list[DataLoader[Any]] = []
+        for dataset_opt in opt["datasets"].values():
+            if dataset_opt["phase"] == "train":
+                self.train_set = build_dataset(dataset_opt)
+                self._train_opt = dataset_opt
+            elif dataset_opt["phase"] == "val":
+                dataset = build_dataset(dataset_opt)
+                self.val.append(build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"]))
+        self._batch = int(self._train_opt.get("batch_size_per_gpu", 1))
+        self.samples_an_iteration = self._batch * opt["world_size"]
+
+    def batches(self, first: int, iterations: int, stopping: Callable[[], bool]) -> Iterator[Mapping[str, Any]]:
+        """The batches of so many iterations, from sample number ``first`` on.
+
+        Raises:
+            DataError: An image cannot be read, or a process that reads them has died.
+            KeyboardInterrupt: It has died, and ``stopping`` says that the run was asked to stop.
+        """
+        batches = iter(self._stream(first, iterations))
+        # PyTorch's handler raises the death of a worker in the middle of whatever is being done, a step included; so
+        # it is noticed when its batch is missed.
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield from batches
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            if stopping():
+                raise KeyboardInterrupt from None
+            raise DataError(
+                f"a process that reads images has died ({str(error).splitlines()[0]}); where Linux killed it for want "
+                "of memory, lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"
+            ) from None
+        finally:
+            # Else they would wait for the interpreter's end, and it for them.
+            getattr(batches, "_shutdown_workers", lambda: None)()
+
+    def _stream(self, first: int, iterations: int) -> Iterable[Mapping[str, Any]]:
+        opt, train_opt = self._opt, self._train_opt
+        last = first + iterations * self.samples_an_iteration
+        sampler = StreamSampler(first, last, self._batch, opt["rank"], opt["world_size"])
+        if getattr(self.train_set, "on_device", False):
+            return DeviceBatches(self.train_set, sampler, self._batch, torch.device(opt["device"]))
+        return DataLoader(
+            Numbered(self.train_set, opt["manual_seed"]),
+            batch_size=self._batch,
+            sampler=sampler,
+            num_workers=int(train_opt.get("num_worker_per_gpu", 0)),
+            drop_last=True,
+            pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
+            collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
+            worker_init_fn=_outlast_signals,
+            generator=torch.Generator(),  # of the workers' seeds, which must not be drawn from training's own
+        )
+
+    @property
+    def images(self) -> int:
+        """How many different images training draws from, as far as the data set tells."""
+        rainy = getattr(self.train_set, "rainy", self.train_set)
+        return len(rainy)
+
+    def epoch(self, samples: int) -> int:
+        return samples // self.images
+
+
+def _outlast_signals(worker: int) -> None:
+    """What ends a run may be sent to all its processes, but the training process still wants its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
