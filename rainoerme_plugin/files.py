@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -75,10 +75,10 @@ def claim(folder: Path) -> Iterator[None]:
     Raises:
         RainOerMeError: Another process holds it; the message says which, where and since when.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield
         return
+    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     handle = _locked(path)
     if handle is None:
@@ -98,6 +98,8 @@ def claim(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+        with suppress(OSError):  # there is more in it, as a rule
+            folder.parent.rmdir()
 
 
 def _locked(path: Path) -> int | None:

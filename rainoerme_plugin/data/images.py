@@ -3,18 +3,29 @@
 All become (H, W, 3) uint8 RGB. On purpose: grey images are repeated over three channels, 16-bit images keep their
 upper 8 bits, an alpha channel that hides nothing is dropped and one that does is refused, and a camera's orientation
 tag is followed (rain falls downwards). A file that ends too early is refused, not filled with grey.
+
+Whatever a file holds, it is an image or a `DataError` that names it: Pillow's plugins raise what comes up in them.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from ..errors import DataError
@@ -27,7 +38,25 @@ Rounding: TypeAlias = Literal["round", "floor"]
 """How values become 8 bits; published figures of some derainers are of results that were rounded down."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 200_000_000
+"""A file that declares more is refused before it is decoded: larger than any camera's images, and a file of some bytes
+may declare more than fits into any memory. Pillow's limits for all who use it are another matter, but for WebP."""
+MAX_BYTES = 8 * MAX_PIXELS + (64 << 20)
+"""A file that is longer is refused unread: so much take `MAX_PIXELS` of 16-bit RGBA without compression."""
+MAX_SCANS = 100
+"""Times that a JPEG may go over its pixels, usually ten at most; each takes time and hardly a byte."""
+_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], ...] = (
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    ("BMP", re.compile(rb"BM"), BmpImageFile),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
+)
+_FORMATS = ", ".join(kind for kind, *_ in _KINDS)
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+"""Of a JPEG: what begins a segment, even in the midst of pixels."""
+_START_OF_SCAN, _END = b"\xda", b"\xd9"
+_SMALLER = "scale it down, or cut it into parts"
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -49,26 +78,83 @@ class Header(NamedTuple):
     mode: str
 
 
-def _open(data: bytes | Path, where: object) -> PillowImage.Image:
+def open_file(path: Path, where: object | None = None) -> BinaryIO:
+    """A file opened to be read as an image: a regular one, for a pipe or a device might never end.
+
+    Raises:
+        DataError: It is missing, something else than a file, too long, or cannot be opened; ``where`` (the path by
+            default) names it.
+    """
+    where = where or path
     try:
-        return PillowImage.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS)
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError(f"{where}: a folder, pipe or device, not an image file; remove it")
+        if about.st_size > MAX_BYTES:
+            raise DataError(f"{where}: {about.st_size:,} bytes long, more than the {MAX_BYTES:,} that are read")
+        return path.open("rb")
     except FileNotFoundError:
         raise DataError(f"{where}: no such file") from None
-    except PillowImage.DecompressionBombError:
-        raise DataError(f"{where}: declares more pixels than {2 * (PillowImage.MAX_IMAGE_PIXELS or 0):,}") from None
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        raise DataError(f"{where}: cannot be read ({_reason(error)})") from None
+
+
+def read_file(path: Path, where: object | None = None) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: It cannot be read (`open_file`).
+    """
+    with open_file(path, where) as file:
+        try:
+            return file.read()
+        except (OSError, MemoryError) as error:
+            raise DataError(f"{where or path}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line; some of Python's own errors say nothing."""
+    if isinstance(error, MemoryError):
+        return "too little memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _open(file: BinaryIO, where: object) -> ImageFile:
+    """The image in a file, before its pixels are decoded."""
+    start = file.read(16)
+    file.seek(0)
+    opener = next((opener for _, signature, opener in _KINDS if signature.match(start)), None)
+    try:
+        # Not PIL.Image.open, which warns of large images, and refuses them by a limit that anyone may have set.
+        image = None if opener is None else opener(file)
+    except PillowImage.DecompressionBombError as error:
+        raise DataError(f"{where}: declares too many pixels ({_reason(error)}); {_SMALLER}") from None
+    except MemoryError:
+        raise DataError(f"{where}: too little memory to read it; {_SMALLER}") from None
+    except Exception:  # whatever came up
+        image = None
+    if image is None or min(image.size) < 1:
+        raise DataError(f"{where}: not an image this package reads ({_FORMATS}), or damaged; replace or remove it")
+    if image.width * image.height > MAX_PIXELS:
         raise DataError(
-            f"{where}: not an image this package reads ({', '.join(_FORMATS)}), or damaged; replace or remove it"
-        ) from None
+            f"{where}: declares {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are read; "
+            f"{_SMALLER}"
+        )
+    return image
 
 
 def read_header(data: bytes | Path, where: object | None = None) -> Header:
     """Size and mode of an image, from the first bytes of its file.
 
     Raises:
-        DataError: It is missing or not an image; ``where`` (the path by default) names it.
+        DataError: It is missing, not an image, or declares more than `MAX_PIXELS`; ``where`` (the path by default)
+            names it.
     """
-    with _open(data, where or data) as image:
+    where = where or data
+    with io.BytesIO(data) if isinstance(data, bytes) else open_file(data, where) as file:
+        image = _open(file, where)
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
@@ -91,16 +177,44 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
     """The image as (H, W, 3) uint8 RGB; see the module for what becomes of other kinds.
 
     Raises:
-        DataError: It is missing, not an image, ends too early, or has transparent pixels.
+        DataError: It is missing, not an image, ends too early, has transparent pixels, or declares more than
+            `MAX_PIXELS`.
     """
     where = where or data
-    with _open(data, where) as opened:
-        turn = _TURNS.get(_orientation(opened))
+    encoded = data if isinstance(data, bytes) else read_file(data, where)
+    with io.BytesIO(encoded) as file:
+        image = _open(file, where)
+        if isinstance(image, JpegImageFile) and _count_scans(encoded) > MAX_SCANS:
+            raise DataError(
+                f"{where}: a JPEG that goes more than {MAX_SCANS} times over its pixels; replace it, or save it anew"
+            )
         try:
-            opened.load()
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{where}: damaged image ({error}); replace or remove it") from None
-        image = opened.copy() if turn is None else opened.transpose(turn)
+            return _to_rgb(image, where)
+        except DataError:
+            raise
+        except MemoryError:
+            raise DataError(f"{where}: too little memory to decode it; {_SMALLER}") from None
+        except Exception as error:  # whatever came up
+            raise DataError(f"{where}: damaged image ({_reason(error)}); replace or remove it") from None
+
+
+def _count_scans(encoded: bytes) -> int:
+    """How often a JPEG goes over its pixels; at least `MAX_SCANS` times if more than that may be found at all."""
+    if encoded.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
+        return 0
+    # Previews in the metadata, and films behind the end, hold the same two bytes.
+    count, place = 0, 2
+    while (found := _MARKER.search(encoded, place)) is not None and found[1] != _END:
+        count += found[1] == _START_OF_SCAN
+        place = found.end() + max(2, int.from_bytes(encoded[found.end() : found.end() + 2], "big"))
+    return count
+
+
+def _to_rgb(image: PillowImage.Image, where: object) -> RGB:
+    turn = _TURNS.get(_orientation(image))
+    image.load()
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode in _DEEP_GREY:
         grey = np.asarray(image).astype(np.int64)
         if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
@@ -113,7 +227,7 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:
             raise DataError(f"{where}: has transparent pixels; flatten it onto a background first")
-    return np.ascontiguousarray(image.convert("RGB"))
+    return np.ascontiguousarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def planes(image: RGB) -> Tensor:

@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..files import write_whole
 from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
+from .names import Names
 from .sources import FileSource, ImageSource, LmdbSource, Sizes, Track, in_threads, open_source, untracked
 
 
@@ -63,18 +64,25 @@ def label_path(cache: Path, coarse_filter: CoarseFilter, encoded: bytes) -> Path
 
 
 def kept_labels(
-    rainy: ImageSource, coarse_filter: CoarseFilter, cache: str | Path, track: Track[Path] = untracked
+    rainy: ImageSource,
+    coarse_filter: CoarseFilter,
+    cache: str | Path,
+    track: Track[Path] = untracked,
+    rank: int = 0,
+    world: int = 1,
 ) -> FileSource:
     """The soft labels of all rainy images by a coarse filter, in their order, kept; the missing ones are made.
 
     Every label is written whole under a name of its own, so that an interrupted run goes on where it stopped and
-    several may share one cache.
+    several may share one cache. Processes that make the same labels share the work without a word: each begins with a
+    part of its own, and what another has made meanwhile is there when it comes to it.
 
     Args:
         rainy: The rainy images.
         coarse_filter: What makes the labels.
         cache: Folder to keep them in.
         track: Shows the progress.
+        rank, world: This process and how many make these labels.
 
     Raises:
         DataError: An image cannot be read or the cache cannot be written.
@@ -92,8 +100,19 @@ def kept_labels(
                 raise DataError(f"cannot keep the label of {rainy.where(index)}: {error}") from None
         return path
 
-    paths = in_threads(ensure, range(len(rainy)))
-    return FileSource(track(paths, len(rainy), f"soft labels ({coarse_filter.key})"), rainy.names)
+    order = _in_parts(len(rainy), rank, world)
+    paths = track(in_threads(ensure, order), len(order), f"soft labels ({coarse_filter.key})")
+    made = Names(str(path) for path in paths)
+    return FileSource((made[place] for place in np.argsort(order)), rainy.names)
+
+
+def _in_parts(count: int, rank: int, world: int) -> list[int]:
+    """All numbers below ``count``, first the rank's part of them, and from its start on the others, backwards.
+
+    So whoever is done early meets another one half-way; forwards it would run after it and then make the same.
+    """
+    first, end = rank * count // world, (rank + 1) * count // world
+    return [*range(first, end), *range(first - 1, -1, -1), *range(count - 1, end - 1, -1)]
 
 
 def ready_labels(rainy: ImageSource, root: str | Path) -> FileSource | LmdbSource:

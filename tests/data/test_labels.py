@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import shutil
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from rainoerme_plugin.data.labels import (
     ready_labels,
 )
 from rainoerme_plugin.data.lmdb_store import write_lmdb
-from rainoerme_plugin.data.sources import FolderSource, LmdbSource
+from rainoerme_plugin.data.sources import FileSource, FolderSource, LmdbSource, in_threads
 from rainoerme_plugin.distillation.filters import CoarseFilter, build_filter
 from rainoerme_plugin.errors import DataError
 
@@ -195,6 +198,71 @@ def test_a_new_version_of_a_filter_has_other_places(monkeypatch: pytest.MonkeyPa
     before = label_path(Path("cache"), build_filter("rank"), b"bytes")
     monkeypatch.setattr(type(build_filter("rank")), "version", 77)
     assert label_path(Path("cache"), build_filter("rank"), b"bytes") != before
+
+
+# --- by several processes ---
+
+
+@dataclass(frozen=True)
+class Slow(Negative):
+    """Takes its time."""
+
+    seconds: float = 0.02
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        return super().__call__(image)
+
+
+def made_together(rainy: FolderSource, cache: Path, filters: list[Slow]) -> list[FileSource]:
+    """The labels that as many callers as filters get, each at the same time as the others."""
+    world = len(filters)
+    with ThreadPoolExecutor(world) as callers:
+        calls = [
+            callers.submit(kept_labels, rainy, coarse, cache, rank=rank, world=world)
+            for rank, coarse in enumerate(filters)
+        ]
+        return [call.result() for call in calls]
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderSource:
+    """Sixty images, and callers with two threads each."""
+    monkeypatch.setattr("rainoerme_plugin.data.labels.in_threads", partial(in_threads, threads=2))
+    write_images(tmp_path / "rainy", 60, size=(10, 12), prefix="rain")
+    return FolderSource(tmp_path / "rainy")
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_callers_share_the_work_and_all_get_all_labels_in_order(many: FolderSource, tmp_path: Path, world: int) -> None:
+    filters = [Slow() for _ in range(world)]
+    for labels in made_together(many, tmp_path / "cache", filters):
+        assert labels.names[:] == many.names[:]
+        for index in range(60):
+            assert np.array_equal(labels.read(index), 255 - many.read(index))
+    made = [total for coarse in filters for total in coarse.sums]
+    assert len(made) <= 60 + 4 * world  # what two have begun at the same time, they both make
+    assert all(len(coarse.sums) < 0.8 * 60 for coarse in filters)
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 60
+
+
+def test_who_is_done_early_helps_the_others(many: FolderSource, tmp_path: Path) -> None:
+    quick, slow = Slow(seconds=0.04), Slow(seconds=0.06)
+    made_together(many, tmp_path / "cache", [quick, slow])
+    assert len(quick.sums) + len(slow.sums) <= 60 + 4
+    assert len(slow.sums) < 29  # of the thirty that are its own
+
+
+def test_a_caller_whose_others_never_come_makes_all(rainy: FolderSource, tmp_path: Path) -> None:
+    for world in (1, 3, 9):
+        for rank in range(world):
+            coarse = Negative(f"{rank} of {world}")
+            labels = kept_labels(rainy, coarse, tmp_path / "cache", rank=rank, world=world)
+            assert len(coarse.sums) == 4
+            assert all(np.array_equal(labels.read(index), 255 - rainy.read(index)) for index in range(4))
+
+
+# --- what is told, what goes wrong ---
 
 
 def test_progress_is_shown_with_the_filters_name(rainy: FolderSource, tmp_path: Path) -> None:

@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from tiny import tiny_data, write_images
 
 from rainoerme_plugin.data import memory
+from rainoerme_plugin.data.labels import kept_labels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
-from rainoerme_plugin.data.sources import FolderSource
+from rainoerme_plugin.data.sources import FolderSource, untracked
 from rainoerme_plugin.data.unpaired import UnpairedRain
 from rainoerme_plugin.errors import DataError, OptionError
+from rainoerme_plugin.models import datasets
 from rainoerme_plugin.models.datasets import PairedRainDataset, SingleRainDataset, UnpairedRainDataset
 from rainoerme_plugin.plugin import register
+from rainoerme_plugin.progress import track
 
 
 @pytest.fixture
@@ -211,6 +215,25 @@ def test_missing_images_are_told_with_their_option(data: Path, key: str, name: s
     (data / "empty").mkdir()
     with pytest.raises(DataError, match=rf"^datasets\.train\.{key}: {message}"):
         UnpairedRainDataset(unpaired(data, **{key: str(data / "empty" / name)}))
+
+
+def test_processes_share_the_labels_and_only_the_first_shows_its_progress(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(rainy: Any, coarse: Any, cache: Any, track: Any, rank: int, world: int) -> Any:
+        asked.append((track, rank, world))
+        return kept_labels(rainy, coarse, cache)
+
+    monkeypatch.setattr(datasets, "kept_labels", note)
+    UnpairedRainDataset(unpaired(data))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        UnpairedRainDataset(unpaired(data))
+    assert asked == [(track, 0, 1), (track, 0, 3), (untracked, 1, 3), (untracked, 2, 3)]
 
 
 def test_missing_labels_and_a_bad_cache_are_told_with_their_option(data: Path) -> None:
