@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -48,10 +49,17 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
         sync(path.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `write_whole` that a killed process left in a folder."""
+def remove_leftovers(folder: Path, older: float = 0.0) -> None:
+    """Remove the temporary files of `write_whole` that a killed process left in a folder.
+
+    Args:
+        folder: Where to look, not below.
+        older: Only files that are so many seconds old; others may be being written.
+    """
     for path in folder.glob(".*.*.????????"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= older:
+                path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -63,6 +71,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+# A lock lives as long as any process has the file open, and data loaders' workers may outlive the one that has claimed.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -85,6 +106,7 @@ def claim(folder: Path) -> Iterator[None]:
         raise RainOerMeError(
             f"{folder} is in use by {_holder(path)}; wait until it is done, stop it, or take another name"
         )
+    _held.add(handle)
     try:
         who = {
             "process": os.getpid(),
@@ -97,6 +119,7 @@ def claim(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        _held.discard(handle)
         os.close(handle)
         with suppress(OSError):  # there is more in it, as a rule
             folder.parent.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -86,8 +87,37 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) ->
     keep = [tmp_path / name for name in ("3.state", ".hidden", ".tiny.lock", "net_g_3.pth")]
     for path in (*keep, tmp_path / ".net_g_3.pth.ab12_xyz"):
         path.write_bytes(b"")
+    remove_leftovers(tmp_path, older=60)
+    assert len(list(tmp_path.iterdir())) == 5
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(keep)
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from rainoerme_plugin.files import claim
+with claim(Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_the_claim(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    holder = subprocess.Popen([sys.executable, "-c", FORK, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        holder.kill()
+        holder.wait()
+        with claim(folder):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 HOLD = """

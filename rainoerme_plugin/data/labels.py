@@ -10,7 +10,7 @@ import numpy as np
 
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
-from ..files import write_whole
+from ..files import remove_leftovers, write_whole
 from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
 from .names import Names
@@ -88,6 +88,8 @@ def kept_labels(
         DataError: An image cannot be read or the cache cannot be written.
     """
     root = Path(cache).expanduser()
+    for folder in (root / coarse_filter.key).glob("??"):
+        remove_leftovers(folder, older=3600)
 
     def ensure(index: int) -> Path:
         encoded = rainy.encoded(index)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate
-from ..errors import DataError
+from ..errors import DataError, RainOerMeError
 from .sampler import Numbered, StreamSampler
 
 
@@ -48,13 +48,15 @@ class Loaders:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             yield from batches
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except Exception as error:
+            # It shows as one of many errors, by what was under way between the two processes.
+            dead = [worker for worker in getattr(batches, "_workers", ()) if not worker.is_alive()]
+            if isinstance(error, RainOerMeError) or not dead:
                 raise
             if stopping():
                 raise KeyboardInterrupt from None
             raise DataError(
-                f"a process that reads images has died ({str(error).splitlines()[0]}); where Linux killed it for want "
+                f"a process that reads images has died (exit code {dead[0].exitcode}); where Linux killed it for want "
                 "of memory, lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"
             ) from None
         finally:
