@@ -99,6 +99,7 @@ def claim(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
+    is_new = not folder.parent.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     handle = _locked(path)
@@ -121,8 +122,9 @@ def claim(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
         _held.discard(handle)
         os.close(handle)
-        with suppress(OSError):  # there is more in it, as a rule
-            folder.parent.rmdir()
+        if is_new:
+            with suppress(OSError):  # there is more in it by now, as a rule
+                folder.parent.rmdir()
 
 
 def _locked(path: Path) -> int | None:
