@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .distillation.filters import FILTERS, CoarseFilter, build_filter
 from .distillation.schedule import PRESETS, Schedule
-from .errors import OptionError, nearest
+from .errors import OptionError, brief, nearest
 
 
 def _number(value: Any) -> Any:
@@ -36,10 +36,27 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Number = Annotated[float, BeforeValidator(_number)]
-Whole = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
-Count = Annotated[Whole, Field(ge=0)]
-Positive = Annotated[Whole, Field(ge=1)]
+def _file_name(text: str) -> str:
+    """Accept what can be the name of a file or folder, with what is put before and after it, on any system."""
+    if not text or text[0] == "." or not text.isprintable() or set(text) & set('/\\:*?"<>|'):
+        raise ValueError(f"expected the name of a file or folder, without its path and no dot first, got {brief(text)}")
+    if len(text.encode()) > 100:
+        raise ValueError(f"expected a name of at most 100 bytes, got {brief(text)}")
+    return text
+
+
+LARGEST = 10**12
+"""Of whole numbers: more than a run can count, and few enough that products of two of them fit 64 bits."""
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+Integer = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
+Whole = Annotated[Integer, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[Integer, Field(ge=0, le=LARGEST)]
+Positive = Annotated[Integer, Field(ge=1, le=LARGEST)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Width = Annotated[Integer, Field(ge=1, le=255)]
+"""Of a filter's window, in pixels: no streak of rain is wider, and a rank filter takes hours over larger ones."""
 
 
 class Section(BaseModel):
@@ -58,7 +75,7 @@ def read_section(section: type[S], values: Any, key: str) -> S:
         OptionError: A key is unknown, missing or of the wrong type; the message names the first and the nearest name.
     """
     if not isinstance(values, Mapping):
-        raise OptionError(f"{key}: expected keys and values, got {values!r}")
+        raise OptionError(f"{key}: expected keys and values, got {brief(values)}")
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:
@@ -81,7 +98,7 @@ def _describe(error: ValidationError, section: type[Section], key: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
     else:
         wanted = problem["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
-        message = f"{wanted}, got {problem['input']!r}"
+        message = f"{wanted}, got {brief(problem['input'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}"
 
@@ -102,11 +119,11 @@ class LabelOptions(Section):
 
     type: str
     path: str | None = None
-    window: list[Positive] | None = None
+    window: list[Width] | None = None
     percent: Number | None = None
-    radius: Positive | None = None
+    radius: Width | None = None
     eps: Number | None = None
-    diameter: Positive | None = None
+    diameter: Width | None = None
     sigma_color: Number | None = None
     sigma_space: Number | None = None
 
@@ -136,17 +153,21 @@ class LabelOptions(Section):
 class LoaderOptions(Section):
     """Keys that BasicSR's loader reads of every data set."""
 
-    name: str
+    name: FileName
     type: str
     phase: str | None = None
     scale: Whole | None = None
-    num_worker_per_gpu: Count = 0
+    num_worker_per_gpu: Annotated[Count, Field(le=256)] = 0  # processes: more than cores are of no use
     batch_size_per_gpu: Positive = 1
     dataset_enlarge_ratio: Positive = 1
     prefetch_mode: Literal["cpu", "cuda"] | None = None
     num_prefetch_queue: Positive = 1
     pin_memory: bool = False
     persistent_workers: bool = False
+
+
+MOST_PIXELS = 2**30
+"""In a batch: a hundred 4K pictures, whose features alone take 64 GB in a layer of 16 channels."""
 
 
 class UnpairedRainOptions(LoaderOptions):
@@ -158,7 +179,17 @@ class UnpairedRainOptions(LoaderOptions):
     label_cache: str | None = None
     crop_size: Positive = 128
     source: Literal["files", "memory", "device"] = "files"
-    seed: Count | None = None
+    seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> UnpairedRainOptions:
+        pixels = self.batch_size_per_gpu * self.crop_size**2
+        if pixels > MOST_PIXELS:
+            raise ValueError(
+                f"{self.batch_size_per_gpu} crops of {self.crop_size}x{self.crop_size} pixels are more than any "
+                "machine can train on at once; lower batch_size_per_gpu or crop_size"
+            )
+        return self
 
 
 class PairedRainOptions(LoaderOptions):
@@ -168,6 +199,7 @@ class PairedRainOptions(LoaderOptions):
     dataroot_lq: str | None = None
     dataroot_gt: str | None = None
     layout: Literal["auto", "halves-rainy-clean", "halves-clean-rainy"] = "auto"
+    allow_outside: bool = False
     limit: Positive | None = None
 
 
@@ -235,7 +267,7 @@ class DistillationTrainOptions(Section):
     distillation: DistillationOptions = DistillationOptions()
     loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
     backbone: BackboneOptions | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     accumulation: Positive = 1
     compile: bool = False
     cuda_graphs: bool = False

@@ -14,15 +14,17 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
 from .data.images import Rounding
-from .errors import OptionError, nearest
-from .options import Count, LoaderOptions, Number, Positive, Section, Whole, read_section
+from .errors import OptionError, brief, nearest
+from .options import Count, FileName, LoaderOptions, Number, Positive, Section, Seed, Whole, read_section
+from .trials import try_loss, try_metric, try_network, try_optimiser, try_schedule
 
 S = TypeVar("S", bound=Section)
 
@@ -42,10 +44,17 @@ class ValOptions(Section):
     save_img: bool = False
     pbar: bool = True
     panels: bool = True
-    suffix: str | None = None
+    suffix: FileName | None = None
     rounding: Rounding = "round"
     tile: Count | Literal["auto"] = "auto"
     metrics: dict[str, dict[str, Any]] | None = None
+
+
+class WandbOptions(Section):
+    """``logger.wandb``."""
+
+    project: str | None = None
+    resume_id: str | None = None
 
 
 class LoggerOptions(Section):
@@ -55,19 +64,36 @@ class LoggerOptions(Section):
     save_checkpoint_freq: Positive = 5000
     keep_checkpoints: Positive | None = None
     use_tb_logger: bool = False
-    wandb: dict[str, Any] | None = None
+    wandb: WandbOptions | None = None
+
+    @model_validator(mode="after")
+    def _wandb_is_there(self) -> LoggerOptions:
+        if self.wandb and self.wandb.project:
+            if not self.use_tb_logger:
+                raise ValueError("wandb.project needs use_tb_logger: true, whose figures it takes")
+            if find_spec("wandb") is None:
+                raise ValueError("wandb.project needs Weights & Biases: pip install wandb")
+        return self
+
+
+class DistOptions(Section):
+    """``dist_params``."""
+
+    backend: str | None = None
+    port: Annotated[Count, Field(le=65_535)] | None = None
+    timeout: Annotated[Number, Field(gt=0, le=10**9)] | None = None
 
 
 class TopOptions(Section):
     """The top of an option file."""
 
-    name: str = Field(pattern=r"^[\w.+-][\w.+ -]*$")
+    name: Annotated[FileName, Field(pattern=r"^[\w.+-][\w.+ -]*$")]
     model_type: str
     num_gpu: Count | Literal["auto"] = "auto"
-    manual_seed: Count | None = None
+    manual_seed: Seed | None = None
     scale: Whole | None = None
     find_unused_parameters: bool = False
-    dist_params: dict[str, Any] | None = None
+    dist_params: DistOptions | None = None
     datasets: dict[str, dict[str, Any]]
     path: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
@@ -81,6 +107,7 @@ class StockTrainOptions(Section):
     total_iter: Positive
     warmup_iter: Whole = -1
     ema_decay: Number = 0.0
+    nonfinite_limit: Count = 10
     scheduler: dict[str, Any] | None = None
 
 
@@ -88,6 +115,8 @@ _SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 _OPTIMISER = re.compile(r"optim_\w+")
 _NETWORK = re.compile(r"network_\w+")
 _PATH = re.compile(r"(pretrain_network|strict_load|param_key)_\w+")
+# Networks that are what a file or folder makes them, which is read later.
+_FROM_FILES = ("PretrainedNet", "ResultImages")
 # Sections of stock files that BasicSR hands on to functions of its own, where no class tells their keys.
 _PASSED_ON = {"io_backend", "wandb", "dist_params"}
 
@@ -113,6 +142,8 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     rest = {key: value for key, value in options.items() if key not in named}
     _read_with(TopOptions, rest, "", read_by_model, warnings)
 
+    if "network_g" not in named and (read_by_model is None or "network_g" in read_by_model):
+        raise OptionError(f"network_g: is missing{nearest('network_g', options)}")
     for key, network in named.items():
         check_network(tables["arch"], network, key)
     _check_path(options.get("path") or {})
@@ -132,6 +163,9 @@ def check_network(table: Any, options: Any, key: str) -> None:
         OptionError: There is no such network, or it does not take these arguments.
     """
     _typed(table, options, key, "network")
+    arguments = {name: value for name, value in options.items() if name not in ("type", "pretrained")}
+    if not any(part.get("type") in _FROM_FILES for part in (options, options.get("backbone") or {})):
+        try_network(_class(table, options["type"], f"{key}.type", "network"), arguments, key)
 
 
 def _check_path(path: Mapping[str, Any]) -> None:
@@ -141,6 +175,11 @@ def _check_path(path: Mapping[str, Any]) -> None:
             known = [*PathOptions.model_fields, "pretrain_network_g", "strict_load_g", "param_key_g"]
             raise OptionError(f"path.{key}: unknown key{nearest(key, known)}")
     read_section(PathOptions, rest, "path")
+    for key in path.keys() - rest.keys():
+        wanted = bool if key.startswith("strict_load") else str
+        if not isinstance(path[key], wanted | None):
+            what = "true or false" if wanted is bool else "a text"
+            raise OptionError(f"path.{key}: should be {what}, got {brief(path[key])}")
 
 
 def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | None, warnings: list[str]) -> None:
@@ -150,6 +189,7 @@ def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | N
         metric = _class(metrics, options.get("type"), f"{key}.type", "metric")
         arguments = {word: value for word, value in options.items() if word not in ("type", "better")}
         _check_call(metric, arguments, key, skip=("img", "img2"), swallows=False)
+        try_metric(metric, arguments, key)
 
 
 def _check_training(
@@ -159,11 +199,6 @@ def _check_training(
     read_by_model: set[str] | None,
     warnings: list[str],
 ) -> None:
-    import torch
-    from basicsr.models import lr_scheduler as stock_schedulers
-
-    from .models.lr_scheduler import LinearDecayLR
-
     train = options.get("train")
     if train is None:
         raise OptionError("train: is missing")
@@ -173,28 +208,55 @@ def _check_training(
     else:
         _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
     for key, value in train.items():
-        place = f"train.{key}"
         if key.endswith("_opt") and isinstance(value, Mapping):
-            _typed(tables["loss"], value, place, "loss")
-        elif key.startswith("optim_") and isinstance(value, Mapping):
-            name = str(value.get("type"))
-            optimiser = getattr(torch.optim, name, None)
-            names = [word for word in dir(torch.optim) if isinstance(getattr(torch.optim, word), type)]
-            if not isinstance(optimiser, type):
-                raise OptionError(f"{place}.type: no optimiser '{name}' in torch.optim{nearest(name, names)}")
-            arguments = {word: item for word, item in value.items() if word != "type"}
-            _check_call(optimiser, arguments, place, skip=("params",), numbers=("lr", "weight_decay", "eps"))
-        elif key == "scheduler" and isinstance(value, Mapping):
-            known: dict[str, Any] = {name: getattr(stock_schedulers, name, None) for name in _SCHEDULERS}
-            known["MultiStepLR"] = stock_schedulers.MultiStepRestartLR
-            if declared is not None:
-                known["LinearDecayLR"] = LinearDecayLR
-            name = str(value.get("type"))
-            if name not in known:
-                near = nearest(name, known)
-                raise OptionError(f"{place}.type: no scheduler '{name}'{near}; there are {', '.join(known)}")
-            arguments = {word: item for word, item in value.items() if word != "type"}
-            _check_call(known[name], arguments, place, skip=("optimizer", "last_epoch"))
+            _check_loss(tables["loss"], value, f"train.{key}", used=declared is not None)
+    optimisers = [
+        _check_optimiser(value, f"train.{key}")
+        for key, value in train.items()
+        if key.startswith("optim_") and isinstance(value, Mapping)
+    ]
+    if isinstance(train.get("scheduler"), Mapping):
+        _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
+
+
+def _check_loss(losses: Any, options: Mapping[str, Any], key: str, used: bool) -> None:
+    """``used``: whether it is known what the loss is called with, two images."""
+    _typed(losses, options, key, "loss")
+    if used:
+        arguments = {word: value for word, value in options.items() if word != "type"}
+        try_loss(_class(losses, options["type"], f"{key}.type", "loss"), arguments, key)
+
+
+def _check_optimiser(options: Mapping[str, Any], key: str) -> Any:
+    import torch
+
+    name, arguments = options.get("type"), {word: value for word, value in options.items() if word != "type"}
+    optimisers = {word: found for word, found in vars(torch.optim).items() if isinstance(found, type)}
+    if name not in list(optimisers):
+        raise OptionError(f"{key}.type: no optimiser {brief(name)} in torch.optim{nearest(str(name), optimisers)}")
+    _check_call(optimisers[name], arguments, key, skip=("params",), numbers=("lr", "weight_decay", "eps"))
+    if "lr" not in arguments:
+        raise OptionError(f"{key}.lr: is missing")
+    return try_optimiser(optimisers[name], arguments, key)
+
+
+def _check_schedule(options: Mapping[str, Any], optimisers: Iterable[Any], last: int, own: bool) -> None:
+    from basicsr.models import lr_scheduler as stock_schedulers
+
+    from .models.lr_scheduler import LinearDecayLR
+
+    key = "train.scheduler"
+    known: dict[str, Any] = {name: getattr(stock_schedulers, name, None) for name in _SCHEDULERS}
+    known["MultiStepLR"] = stock_schedulers.MultiStepRestartLR
+    if own:
+        known["LinearDecayLR"] = LinearDecayLR
+    name, arguments = options.get("type"), {word: value for word, value in options.items() if word != "type"}
+    if name not in list(known):
+        near = nearest(str(name), known)
+        raise OptionError(f"{key}.type: no scheduler {brief(name)}{near}; there are {', '.join(known)}")
+    _check_call(known[name], arguments, key, skip=("optimizer", "last_epoch"))
+    for optimiser in optimisers:
+        try_schedule(known[name], arguments, optimiser, last, key)
 
 
 def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, warnings: list[str]) -> None:
@@ -212,6 +274,9 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, war
             read_section(declared, options, key)
         else:
             _read_with(LoaderOptions, options, key, keys_read_by(dataset), warnings)
+            for name, root in options.items():
+                if name.startswith("dataroot") and not isinstance(root, str | None):
+                    raise OptionError(f"{key}.{name}: should be a text, got {brief(root)}")
     if training and "train" not in datasets:
         raise OptionError(f"datasets.train: is missing{nearest('train', datasets)}")
 
@@ -220,20 +285,22 @@ def _class(table: Any, name: Any, key: str, what: str) -> Any:
     if name is None:
         raise OptionError(f"{key}: is missing")
     classes = dict(iter(table))
-    found = classes.get(name) or classes.get(f"{name}_basicsr")
+    found = classes.get(str(name)) or classes.get(f"{name}_basicsr")
     if found is None:
         for card in CATALOGUE if what == "network" else ():
             if card.name == name and not card.installed:
                 raise OptionError(f"{key}: {name} comes with {card.package} ({card.licence}); {INSTALL_EXTRA}")
         names = [word.removesuffix("_basicsr") for word in classes]
-        raise OptionError(f"{key}: no {what} is called '{name}'{nearest(str(name), names)} ('basicsr list' shows all)")
+        raise OptionError(
+            f"{key}: no {what} is called {brief(name)}{nearest(str(name), names)} ('basicsr list' shows all)"
+        )
     return found
 
 
 def _typed(table: Any, options: Any, key: str, what: str) -> None:
     """Check options that name a class and hold the arguments of its constructor."""
     if not isinstance(options, Mapping):
-        raise OptionError(f"{key}: expected keys and values, got {options!r}")
+        raise OptionError(f"{key}: expected keys and values, got {brief(options)}")
     found = _class(table, options.get("type"), f"{key}.type", what)
     _check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
     if isinstance(options.get("backbone"), Mapping):
@@ -300,7 +367,7 @@ def _type_of(hint: Any, default: Any) -> Any:
 def _no_text(value: Any) -> Any:
     """A number by its default value alone may as well take a list, a truth value or nothing; hardly a text."""
     if isinstance(value, str):
-        raise ValueError(f"expected a number, got '{value}'")
+        raise ValueError(f"expected a number, got {brief(value)}")
     return value
 
 
@@ -312,7 +379,7 @@ def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, w
     if read is None:
         return read_section(section, values, key)
     if not isinstance(values, Mapping):
-        raise OptionError(f"{key}: expected keys and values, got {values!r}")
+        raise OptionError(f"{key}: expected keys and values, got {brief(values)}")
     known = {*section.model_fields, *read, *_PASSED_ON}
     for name in values:
         if name in known or _OPTIMISER.fullmatch(str(name)):

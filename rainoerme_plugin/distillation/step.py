@@ -117,6 +117,7 @@ def distillation_gradients(
     *,
     parts: int = 1,
     precision: torch.dtype | None = None,
+    scale: Callable[[Tensor], Tensor] | None = None,
 ) -> DistillationStep:
     """`distillation_step` forward and backward: the gradients are added to the parameters'.
 
@@ -124,8 +125,9 @@ def distillation_gradients(
         network, rainy, label, clean, weights, criterion, two_stages: As of `distillation_step`.
         parts: Go through the batch in so many equal parts, one after the other: the same gradients (but for networks
             with batch statistics) in so much less memory.
-        precision: ``torch.bfloat16`` computes the network in it where PyTorch's autocast thinks it safe; None is
-            float32. Losses are float32 either way.
+        precision: ``torch.bfloat16`` or ``float16`` computes the network in it where PyTorch's autocast thinks it
+            safe; None is float32. Losses are float32 either way.
+        scale: Multiplies the loss that gradients are computed of, as ``GradScaler.scale`` does for float16.
 
     Returns:
         The whole batch's step, all of it detached.
@@ -143,7 +145,8 @@ def distillation_gradients(
         with network.no_sync() if apart else nullcontext():  # type: ignore[operator]
             with torch.autocast(rainy.device.type, precision, enabled=precision is not None):
                 step = distillation_step(network, *chunk, weights, criterion, two_stages)
-            (step.loss / parts).backward()
+            loss = step.loss / parts
+            (loss if scale is None else scale(loss)).backward()
         steps.append(step)
     return _joined(steps, rainy, label)
 

@@ -19,7 +19,7 @@ from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import gather, keep_memory
 from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
-from ..options import GuardOptions, read_section
+from ..options import DistillationOptions, GuardOptions, read_section
 from ..progress import is_terminal
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
 from .loaders import Loaders
@@ -54,7 +54,8 @@ def _train(opt: dict[str, Any]) -> None:
     checkpoint, problems = _find_checkpoint(opt)
     before = (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None
     settle_seed(opt, before)
-    run_opt = _continued(opt, checkpoint)
+    warmup = None if checkpoint is None else checkpoint.state.get("warmup")
+    run_opt = _continued(opt, checkpoint, warmup)
     check_checkpoints(run_opt)
     if opt["device"] == "cpu":
         keep_memory()
@@ -73,8 +74,8 @@ def _train(opt: dict[str, Any]) -> None:
                 return
             except CollapseError as error:
                 went_back += 1
-                checkpoint = _retreat(opt, error, went_back, run.iteration, logger)
-                run_opt = _continued(opt, checkpoint)
+                checkpoint, warmup = _retreat(opt, error, went_back, logger)
+                run_opt = _continued(opt, checkpoint, warmup)
 
 
 def _find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
@@ -94,9 +95,11 @@ def _find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[st
     return (open_checkpoint(path) if path else None), problems
 
 
-def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The options with the networks of a checkpoint to start from; a copy, for BasicSR's models change theirs."""
+def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None, warmup: int | None) -> dict[str, Any]:
+    """A copy of the options, with the networks of a checkpoint to start from, and another warm-up if there is one."""
     own = deepcopy(dict(opt))
+    if warmup is not None:
+        own["train"]["distillation"] = {**(own["train"].get("distillation") or {}), "warmup": warmup}
     if checkpoint is None:
         return own
     ignored = own["path"].get("ignore_resume_networks") or []
@@ -109,20 +112,13 @@ def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None) -> dict[st
         own["path"][f"param_key_{label}"] = "params"
         if own[key].get("type") == "DistillationNet":
             own[key].pop("pretrained", None)  # all its weights come from the checkpoint
-    warmup = checkpoint.state.get("warmup")
-    if warmup is not None:
-        _set_warmup(own, warmup)
     return own
 
 
-def _set_warmup(opt: dict[str, Any], warmup: int) -> None:
-    opt["train"]["distillation"] = {**(opt["train"].get("distillation") or {}), "warmup": warmup}
-
-
 def _retreat(
-    opt: dict[str, Any], error: CollapseError, went_back: int, iteration: int, logger: logging.Logger
-) -> Checkpoint | None:
-    """The checkpoint before a collapse, with a longer warm-up in its state; None to begin anew, with one in ``opt``.
+    opt: dict[str, Any], error: CollapseError, went_back: int, logger: logging.Logger
+) -> tuple[Checkpoint | None, int]:
+    """The last checkpoint before a collapse, None to begin anew, and how long the warm-up is then.
 
     Raises:
         CollapseError: The options say to stop, or it has happened too often.
@@ -132,29 +128,25 @@ def _retreat(
         raise error
     if went_back > guard.times:
         raise CollapseError(f"{error} (It went back {guard.times} times, as train.collapse_guard says)", error.sound)
-    states = Path(opt["path"]["training_states"])
 
     def find() -> Path | None:
+        states = Path(opt["path"]["training_states"])
         good, _ = last_good(states, before=error.sound)
         remove_after(states, good.iteration if good else 0)
         return good.path if good else None
 
     path = first_decides(find)
     checkpoint = open_checkpoint(path) if path else None
-    start = checkpoint.iteration if checkpoint else 0
-    warmup = start + went_back * guard.longer_warmup
     if checkpoint is None:
-        model_warmup = ((opt["train"].get("distillation") or {}).get("warmup")) or 0
-        warmup += model_warmup
-        _set_warmup(opt, warmup)
         settle_seed(opt)
-    else:
-        checkpoint.state["warmup"] = warmup
+    asked = read_section(DistillationOptions, opt["train"].get("distillation") or {}, "train.distillation")
+    start = checkpoint.iteration if checkpoint else asked.build().warmup
+    warmup = start + went_back * guard.longer_warmup
     logger.warning(
-        f"{error} Going back to {'the start' if checkpoint is None else f'iteration {start}'}, with the warm-up until "
+        f"{error} Going back to {f'iteration {start}' if checkpoint else 'the start'}, with the warm-up until "
         f"iteration {warmup} ({went_back} of at most {guard.times} times)"
     )
-    return checkpoint
+    return checkpoint, warmup
 
 
 def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: Loaders) -> None:
@@ -186,6 +178,9 @@ class _Run:
         from basicsr.train import init_tb_loggers
         from basicsr.utils import MessageLogger
 
+        from ..models.skips import Skips
+        from .sound_steps import watch_steps
+
         self.opt, self.loaders, self.logger, self.went_back = opt, loaders, logger, went_back
         self.device = torch.device(opt["device"])
         try:
@@ -193,6 +188,10 @@ class _Run:
         except (TypeError, ValueError, NotImplementedError) as error:
             raise OptionError(f"the model cannot be built: {error}") from error
         self.model.more_to_save = self._more_to_save
+        if not hasattr(self.model, "skips"):
+            folder = Path(opt["path"]["experiments_root"]) / "nonfinite"
+            self.model.skips = Skips(int(opt["train"].get("nonfinite_limit", 10)), folder)
+            watch_steps(self.model, self.model.skips, lambda: (self.iteration + 1, self.data))
         self.iteration = self.samples = 0
         self.total = int(opt["train"]["total_iter"])
         self.tb_logger = init_tb_loggers(opt)
@@ -250,7 +249,9 @@ class _Run:
             RainOerMeError: What the user can mend.
             KeyboardInterrupt: It was asked to stop.
         """
-        with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals:
+        with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals, warnings.catch_warnings():
+            # A schedule moves on before the first step that an optimiser makes in a resumed run.
+            warnings.filterwarnings("ignore", "Detected call of", UserWarning)
             try:
                 self._loop(signals)
             except BaseException as error:
@@ -318,6 +319,7 @@ class _Run:
         self.between = False
         current = self.iteration + 1
         self.model.update_learning_rate(current, warmup_iter=int(self.opt["train"].get("warmup_iter", -1)))
+        self.data = data
         self.model.feed_data(data)
         self.model.optimize_parameters(current)
         self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration

@@ -73,7 +73,7 @@ class PairedRainDataset(PairedRain):
         options = read_section(PairedRainOptions, _options(opt), _section(opt))
         if options.dataroot and not (options.dataroot_lq or options.dataroot_gt):
             with _named(opt, "dataroot"):
-                pairing = find_pairs(options.dataroot, options.layout)
+                pairing = find_pairs(options.dataroot, options.layout, allow_outside=options.allow_outside)
         elif options.dataroot_lq and options.dataroot_gt and not options.dataroot:
             with _named(opt, "dataroot_lq"):
                 rainy = rainy_images(options.dataroot_lq)

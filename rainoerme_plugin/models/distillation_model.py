@@ -17,20 +17,20 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
 from ..archs.distillation_net import DistillationNet
-from ..data.images import write_image
-from ..data.panels import panel, show_rain
-from ..devices import gather
+from ..data.panels import show_rain
 from ..distillation.collapse import CollapseGuard
 from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_gradients
-from ..errors import NonFiniteError, OptionError, one_line
+from ..errors import OptionError, one_line
 from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
 from .lr_scheduler import LinearDecayLR
+from .skips import Skips
 from .validation import PANEL_ROWS, DerainingModel
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FUSED = ("Adam", "AdamW", "SGD")
 """Optimisers that PyTorch has as one kernel, on CPU and CUDA."""
 
@@ -49,7 +49,7 @@ class DistillationModel(DerainingModel):
         self.schedule = options.distillation.build()
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
-        self.skipped = 0
+        self.skips = Skips(options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite")
         self.criterion = build_loss(options.loss_opt).to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
@@ -64,7 +64,9 @@ class DistillationModel(DerainingModel):
 
     def _setup_computation(self, options: DistillationTrainOptions) -> None:
         """How steps are computed; anything but the plain way is given up for it, with a message, where it fails."""
-        self._precision = torch.bfloat16 if options.precision == "bfloat16" else None
+        self._precision = PRECISIONS[options.precision]
+        # Small gradients are nothing in float16; they are computed of a loss times a large factor.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "float16")  # type: ignore[attr-defined]
         self._accumulation = options.accumulation
         self._network: nn.Module = self.net_g
         self._compiled = options.compile
@@ -72,9 +74,14 @@ class DistillationModel(DerainingModel):
             self._network = torch.compile(self.net_g, dynamic=False)  # type: ignore[assignment]
         self._graphs: GraphedGradients | None = None
         if options.cuda_graphs:
-            missing = "it needs a CUDA GPU" * (self.device.type != "cuda") or "several processes" * self.opt["dist"]
-            if missing:
-                get_root_logger().warning(f"train.cuda_graphs: {missing}; training goes on without")
+            hindrances = {
+                "it needs a CUDA GPU": self.device.type != "cuda",
+                "not for several processes": self.opt["dist"],
+                "not with train.precision: float16": options.precision == "float16",
+            }
+            if any(hindrances.values()):
+                first = next(text for text, is_there in hindrances.items() if is_there)
+                get_root_logger().warning(f"train.cuda_graphs: {first}; training goes on without")
             else:
                 self._graphs = GraphedGradients(self._compute, self.get_bare_model(self.net_g).parameters())
 
@@ -157,10 +164,16 @@ class DistillationModel(DerainingModel):
             # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
             self._frozen[0].zero_grad(set_to_none=True)
         self._step = step
-        if not self._is_finite(step):
+        self.scaler.unscale_(self.optimizer_g)
+        finite_loss, finite_gradients = self._finite(step)
+        if finite_loss and not finite_gradients and self.scaler.is_enabled():
+            self.scaler.update()  # the factor was too large, which is how it is found; the step is done without
+            return
+        if not (finite_loss and finite_gradients):
             self._skip(step, current_iter)
             return
-        self.optimizer_g.step()
+        self.scaler.step(self.optimizer_g)
+        self.scaler.update()
         if self.ema_decay > 0:
             # A short memory at first, or the mean would be full of the untrained network.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
@@ -178,57 +191,35 @@ class DistillationModel(DerainingModel):
 
     def _gradients_by_name(self) -> list[tuple[str, Tensor]]:
         parameters = self.get_bare_model(self.net_g).named_parameters()
-        return [(name, parameter.grad) for name, parameter in parameters if parameter.grad is not None]
+        return [(f"gradient of {name}", value.grad) for name, value in parameters if value.grad is not None]
 
-    def _is_finite(self, step: DistillationStep) -> bool:
-        """Whether loss and gradients are numbers, in every process."""
-        finite = all_finite([step.loss, *(gradient for _, gradient in self._gradients_by_name())])
+    def _finite(self, step: DistillationStep) -> tuple[bool, bool]:
+        """Whether the loss and whether the gradients are numbers, in every process."""
+        gradients = [gradient for _, gradient in self._gradients_by_name()]
+        finite = torch.stack([all_finite([step.loss]), all_finite(gradients or [step.loss])])
         if self.opt["dist"]:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
-        return bool(finite)
+        loss, gradient = finite.tolist()
+        return bool(loss), bool(gradient)
 
     def _skip(self, step: DistillationStep, current_iter: int) -> None:
         """Leave everything as it was before a step whose numbers went wrong.
 
         Raises:
-            NonFiniteError: It was one too many; the batch is saved for a look.
+            NonFiniteError: It was one too many.
         """
-        named = [("rainy image", step.rainy), ("label", step.label), ("rain layer", step.layer)]
-        named += [("refined rain layer", step.rain), ("clean image with rain", step.synthetic)]
-        named += [("soft loss", step.soft_loss), ("hard loss", step.hard_loss), ("loss", step.loss)]
+        named = [("rain layer", step.layer), ("refined rain layer", step.rain)]
+        named += [
+            ("clean image with rain", step.synthetic),
+            ("soft loss", step.soft_loss),
+            ("hard loss", step.hard_loss),
+        ]
+        named += [("loss", step.loss)]
         own = first_nonfinite(named)
-        named = [(f"gradient of {name}", gradient) for name, gradient in self._gradients_by_name()]
-        what = own or first_nonfinite(named) or "loss of another process is not finite"
-        self.skipped += 1
-        limit = self.options.nonfinite_limit
-        get_root_logger().warning(
-            f"iteration {current_iter}: {what}; the step is skipped ({self.skipped} so far, at most {limit})"
-        )
+        problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
         self.optimizer_g.zero_grad(set_to_none=True)
-        if self.skipped <= limit:
-            return
-        folder = self._save_batch(current_iter, what, own is not None)
-        raise NonFiniteError(
-            f"iteration {current_iter}: {what}, and so it went in {self.skipped} steps, more than "
-            f"train.nonfinite_limit ({limit}). The last batch is in {folder}. Take a lower train.optim_g.lr or "
-            "train.precision: float32, or look for broken images"
-        )
-
-    def _save_batch(self, current_iter: int, what: str, is_culprit: bool) -> Path:
-        """Save the batches that went wrong: as tensors, and as a picture of their images."""
-        folder = Path(self.opt["path"]["experiments_root"]) / "nonfinite"
-        rainy, label, clean = (image.cpu() for image in self.images)
-        mine: dict[str, Any] = {"iter": current_iter, "problem": what, **self._paths}
-        mine.update(rainy=rainy, label=label, clean=clean)
-        batches = gather(mine if is_culprit or self.opt["rank"] == 0 else None)
-        for rank, batch in enumerate(batches):
-            if batch is None:
-                continue
-            file = folder / f"{current_iter}_process_{rank}.pth"
-            save_checkpoint(batch, file)
-            images = OrderedDict((name, as_floats(batch[name])) for name in ("rainy", "label", "clean"))
-            write_image(file.with_suffix(".png"), panel(images, min_width=160))
-        return folder
+        batch = {**dict(zip(("rainy", "label", "clean"), self.images, strict=True)), **self._paths, "problem": problem}
+        self.skips.note(current_iter, problem, batch, is_culprit=own is not None or self.opt["rank"] == 0)
 
     def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:
         if self._graphs is not None:
@@ -257,6 +248,7 @@ class DistillationModel(DerainingModel):
                 two_stages,
                 parts=self._accumulation,
                 precision=self._precision,
+                scale=self.scaler.scale,
             )
         except Exception as error:
             if not self._compiled or not _from_compiler(error):
@@ -270,11 +262,14 @@ class DistillationModel(DerainingModel):
 
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides networks, optimisers and schedulers."""
-        return {"skipped": self.skipped, "guard": None if self.guard is None else self.guard.state_dict()}
+        guard = None if self.guard is None else self.guard.state_dict()
+        return {"skipped": self.skips.count, "guard": guard, "scaler": self.scaler.state_dict()}
 
     def set_more_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `more_state` gave."""
-        self.skipped = int(state.get("skipped", 0))
+        self.skips.count = int(state.get("skipped", 0))
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         if self.guard is not None and state.get("guard") is not None:
             self.guard.load_state_dict(state["guard"])
 
