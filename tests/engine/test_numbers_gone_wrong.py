@@ -218,10 +218,14 @@ def test_it_goes_back_to_the_last_checkpoint_that_was_sound_and_then_trains_to_t
         again = len(seen) > 0 and iteration <= seen[-1]
         fine = iteration <= 10 or again or getattr(made_up, "fine", False)
         made_up.fine = getattr(made_up, "fine", False) or again  # type: ignore[attr-defined]
+        if again and not there:
+            there.extend(sorted(int(path.stem) for path in states.iterdir()))
         seen.append(iteration)
         check(self, replace(step, hard_loss=torch.tensor(1.0 if fine else 0.0)), iteration, average)
 
     seen: list[int] = []
+    there: list[int] = []
+    states = data / "experiments" / "tiny" / "training_states"
     monkeypatch.setattr(CollapseGuard, "check", made_up)
     going_back = guard(policy="go_back", times=1, longer_warmup=3)
     options = tiny_options(data, **{**COLLAPSING, "train__total_iter": 20}, train__collapse_guard=going_back)
@@ -229,7 +233,7 @@ def test_it_goes_back_to_the_last_checkpoint_that_was_sound_and_then_trains_to_t
     assert "Going back to iteration 8, with the warm-up until iteration 11 (1 of at most 1 times)" in log(data)
     # From 5, the end of the warm-up, to 14, where it is noticed; then from 12, the end of the longer one, on.
     assert seen == [*range(5, 15), *range(12, 21)]
-    states = data / "experiments" / "tiny" / "training_states"
+    assert there == [4, 8]  # not the one of iteration 12, which was of the collapse
     assert sorted(int(path.stem) for path in states.iterdir()) == [4, 8, 12, 16, 20]
     last = torch.load(states / "20.state", weights_only=True)
     assert (last["went_back"], last["warmup"]) == (1, 11)

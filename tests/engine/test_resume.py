@@ -82,6 +82,29 @@ def test_a_checkpoint_holds_every_state(data: Path) -> None:
     assert set(saved["networks"]) == {"net_g_6.pth"}
 
 
+def test_the_best_figures_so_far_are_kept(data: Path) -> None:
+    options = tiny_options(data, val__val_freq=2)
+    train(Request(options, ("train.total_iter=3",), root=data))
+    best = state(data, 3)["best"]
+    assert best["val"]["psnr"]["iter"] == 2
+    train(Request(options, ("val.val_freq=100",), root=data, auto_resume=True))
+    assert state(data, 6)["best"] == best
+
+
+def test_chance_in_validation_leaves_training_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rainoerme_plugin.models.distillation_model import DistillationModel
+
+    def draw(self: DistillationModel, *arguments: object) -> None:
+        torch.rand(3)
+        np.random.rand()
+        random.random()
+
+    train(Request(tiny_options(data, val=None), root=data / "without"))
+    monkeypatch.setattr(DistillationModel, "validation", draw)
+    train(Request(tiny_options(data, val__val_freq=1), root=data / "with"))
+    assert_same(state(data / "with", 6)["random"], state(data / "without", 6)["random"])
+
+
 def test_the_networks_are_there_as_safetensors_too(data: Path) -> None:
     from safetensors.torch import load_file
 
