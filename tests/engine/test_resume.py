@@ -69,6 +69,23 @@ def test_stopped_after_any_iteration_all_of_the_state_is_the_same_in_the_end(dat
         assert_same(one, other)
 
 
+def test_a_network_that_draws_by_chance_is_resumed_exactly(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+
+    forward = RainOerMeNet.forward
+
+    def noisy(self: RainOerMeNet, x: torch.Tensor, layers: bool = False) -> Any:
+        noise = torch.randn_like(x) * (random.random() + np.random.rand()) if self.training else 0
+        return forward(self, x + 0.1 * noise, layers=layers)
+
+    monkeypatch.setattr(RainOerMeNet, "forward", noisy)
+    options = tiny_options(data)
+    train(Request(options, root=data / "whole"))
+    train(Request(options, ("train.total_iter=2",), root=data / "parts"))
+    train(Request(options, root=data / "parts", auto_resume=True))
+    assert_same(checkpoint(data / "parts"), checkpoint(data / "whole"))
+
+
 def test_a_checkpoint_holds_every_state(data: Path) -> None:
     train(Request(tiny_options(data, val__val_freq=5), root=data))
     saved = state(data, 6)
