@@ -218,7 +218,8 @@ class DistillationModel(DerainingModel):
         own = first_nonfinite(named)
         problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
         self.optimizer_g.zero_grad(set_to_none=True)
-        batch = {**dict(zip(("rainy", "label", "clean"), self.images, strict=True)), **self._paths, "problem": problem}
+        rainy, label, clean = self.images
+        batch = {"rainy": rainy, "label": label, "clean": clean, "rain": step.rain, **self._paths, "problem": problem}
         self.skips.note(current_iter, problem, batch, is_culprit=own is not None or self.opt["rank"] == 0)
 
     def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:

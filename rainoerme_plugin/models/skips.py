@@ -11,7 +11,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from ..data.images import write_image
-from ..data.panels import panel
+from ..data.panels import panel, show_rain
 from ..devices import gather
 from ..errors import NonFiniteError
 from ..weights import save_checkpoint
@@ -66,14 +66,17 @@ class Skips:
         kept = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
         save_checkpoint(kept, file)
         shown = {
-            name: _as_image(value) for name, value in kept.items() if isinstance(value, Tensor) and value.ndim == 4
+            name: _as_image(name, value) for name, value in kept.items() if isinstance(value, Tensor) and value.ndim == 4
         }
         if len({value.shape for value in shown.values()}) == 1:
-            write_image(file.with_suffix(".png"), panel(shown, min_width=PANEL_SIDE))
+            count = max(map(len, shown.values()))
+            write_image(file.with_suffix(".png"), panel(shown, max_rows=count, min_width=PANEL_SIDE))
 
 
-def _as_image(images: Tensor) -> Tensor:
-    """Images as they can be looked at: floats in [0, 1], black where they are no numbers."""
+def _as_image(name: str, images: Tensor) -> Tensor:
+    """Images as they can be looked at: floats in [0, 1], red where they are no numbers."""
     if images.dtype == torch.uint8:
         return images.float().div(255)
-    return images.float().nan_to_num(0.0, 1.0, 0.0)
+    seen = show_rain(images.float()) if name == "rain" else images.float()
+    red = seen.new_tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    return torch.where(torch.isfinite(images).all(dim=1, keepdim=True), seen, red)
