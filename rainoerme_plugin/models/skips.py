@@ -65,9 +65,8 @@ class Skips:
     def _save(file: Path, batch: Mapping[str, Any]) -> None:
         kept = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in batch.items()}
         save_checkpoint(kept, file)
-        shown = {
-            name: _as_image(name, value) for name, value in kept.items() if isinstance(value, Tensor) and value.ndim == 4
-        }
+        images = [(name, value) for name, value in kept.items() if isinstance(value, Tensor) and value.ndim == 4]
+        shown = {name: _as_image(name, value) for name, value in images}
         if len({value.shape for value in shown.values()}) == 1:
             count = max(map(len, shown.values()))
             write_image(file.with_suffix(".png"), panel(shown, max_rows=count, min_width=PANEL_SIDE))

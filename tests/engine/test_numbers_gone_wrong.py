@@ -107,15 +107,21 @@ def test_too_many_end_the_run_with_the_batch_saved_and_the_count_is_kept(
 
 def test_a_stock_models_step_is_skipped_too(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from basicsr.losses.basic_loss import L1Loss
+    from basicsr.models.sr_model import SRModel
 
-    forward, count = L1Loss.forward, 0
+    forward, optimize = L1Loss.forward, SRModel.optimize_parameters
+    iteration = 0
 
     def broken(self: L1Loss, *arguments: Any, **options: Any) -> torch.Tensor:
-        nonlocal count
-        count += 1
-        return forward(self, *arguments, **options) * (float("nan") if count == 2 else 1)
+        return forward(self, *arguments, **options) * (float("nan") if iteration == 2 else 1)
+
+    def noted(self: SRModel, current_iter: int) -> None:
+        nonlocal iteration
+        iteration = current_iter
+        optimize(self, current_iter)
 
     monkeypatch.setattr(L1Loss, "forward", broken)
+    monkeypatch.setattr(SRModel, "optimize_parameters", noted)
     files = {"dataroot_gt": str(data / "val" / "norain"), "dataroot_lq": str(data / "val" / "rain")}
     train_set = {"name": "t", "type": "PairedImageDataset", **files, "io_backend": {"type": "disk"}, "gt_size": 32}
     options = tiny_options(
