@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+LONGEST = 1500
+"""In characters, of a message."""
 
 
 class RainOerMeError(Exception):
@@ -48,13 +52,23 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def brief(value: object) -> str:
+    """``repr(value)`` for a message, with the most of what is long left out."""
+    return _brief.repr(value)
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 120
+
+
 def one_line(error: BaseException) -> str:
-    """The message of ``error`` on one line.
+    """The message of ``error`` on one line, not too long, and with nothing in it that a terminal would obey.
 
     An error raised in a data loader's worker comes back with the worker's traceback in its message; its own text is
     then the last line.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if len(lines) > 1 and "worker process" in lines[0]:
-        return lines[-1].partition(": ")[2] or lines[-1]
-    return " ".join(lines)
+        lines = [lines[-1].partition(": ")[2] or lines[-1]]
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(lines))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

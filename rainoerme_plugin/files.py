@@ -49,6 +49,14 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
         sync(path.parent)
 
 
+def user_path(path: str | Path) -> Path:
+    """A path that a user gave, ``~`` replaced by the home folder; ``~NAME`` of nobody stays, and is not found later."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def remove_leftovers(folder: Path, older: float = 0.0) -> None:
     """Remove the temporary files of `write_whole` that a killed process left in a folder.
 

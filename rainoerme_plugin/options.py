@@ -54,6 +54,8 @@ Whole = Annotated[Integer, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[Integer, Field(ge=0, le=LARGEST)]
 Positive = Annotated[Integer, Field(ge=1, le=LARGEST)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+Place = Annotated[str, Field(min_length=1)]
+"""Of a file or folder: no text at all would be the current folder."""
 FileName = Annotated[str, AfterValidator(_file_name)]
 Width = Annotated[Integer, Field(ge=1, le=255)]
 """Of a filter's window, in pixels: no streak of rain is wider, and a rank filter takes hours over larger ones."""
@@ -118,7 +120,7 @@ class LabelOptions(Section):
     """``datasets.train.label``: a coarse filter with its arguments, or ``type: folder`` with a path."""
 
     type: str
-    path: str | None = None
+    path: Place | None = None
     window: list[Width] | None = None
     percent: Number | None = None
     radius: Width | None = None
@@ -173,10 +175,10 @@ MOST_PIXELS = 2**30
 class UnpairedRainOptions(LoaderOptions):
     """``UnpairedRainDataset``."""
 
-    dataroot_rainy: str
-    dataroot_clean: str
+    dataroot_rainy: Place
+    dataroot_clean: Place
     label: LabelOptions
-    label_cache: str | None = None
+    label_cache: Place | None = None
     crop_size: Positive = 128
     source: Literal["files", "memory", "device"] = "files"
     seed: Seed | None = None
@@ -195,9 +197,9 @@ class UnpairedRainOptions(LoaderOptions):
 class PairedRainOptions(LoaderOptions):
     """``PairedRainDataset``: ``dataroot``, or both ``dataroot_lq`` and ``dataroot_gt``."""
 
-    dataroot: str | None = None
-    dataroot_lq: str | None = None
-    dataroot_gt: str | None = None
+    dataroot: Place | None = None
+    dataroot_lq: Place | None = None
+    dataroot_gt: Place | None = None
     layout: Literal["auto", "halves-rainy-clean", "halves-clean-rainy"] = "auto"
     allow_outside: bool = False
     limit: Positive | None = None
@@ -206,7 +208,7 @@ class PairedRainOptions(LoaderOptions):
 class SingleRainOptions(LoaderOptions):
     """``SingleRainDataset``."""
 
-    dataroot: str
+    dataroot: Place
     limit: Positive | None = None
 
 
@@ -218,7 +220,7 @@ class DistillationOptions(Section):
     soft_decay: Number | None = None
     hard_ramp: Number | None = None
     hard_max: Number | None = None
-    gain_range: list[Whole] | None = None
+    gain_range: Annotated[list[Whole], Field(min_length=2, max_length=2)] | None = None
     gain_start: Count | None = None
 
     def build(self) -> Schedule:

@@ -8,22 +8,30 @@ nearly one that is read, and else a warning: BasicSR's own files hold some such 
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import Field, model_validator
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
 from .data.images import Rounding
 from .errors import OptionError, brief, nearest
-from .options import Count, FileName, LoaderOptions, Number, Positive, Section, Seed, Whole, read_section
+from .options import (
+    Count,
+    DistillationTrainOptions,
+    FileName,
+    LoaderOptions,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    UnpairedRainOptions,
+    Whole,
+    read_section,
+)
+from .signatures import check_call, keys_read_by
 from .trials import try_loss, try_metric, try_network, try_optimiser, try_schedule
 
 S = TypeVar("S", bound=Section)
@@ -68,7 +76,7 @@ class LoggerOptions(Section):
 
     @model_validator(mode="after")
     def _wandb_is_there(self) -> LoggerOptions:
-        if self.wandb and self.wandb.project:
+        if self.wandb and self.wandb.project is not None:
             if not self.use_tb_logger:
                 raise ValueError("wandb.project needs use_tb_logger: true, whose figures it takes")
             if find_spec("wandb") is None:
@@ -108,7 +116,7 @@ class StockTrainOptions(Section):
     warmup_iter: Whole = -1
     ema_decay: Number = 0.0
     nonfinite_limit: Count = 10
-    scheduler: dict[str, Any] | None = None
+    scheduler: dict[str, Any]
 
 
 _SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
@@ -144,15 +152,15 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
 
     if "network_g" not in named and (read_by_model is None or "network_g" in read_by_model):
         raise OptionError(f"network_g: is missing{nearest('network_g', options)}")
-    for key, network in named.items():
-        check_network(tables["arch"], network, key)
     _check_path(options.get("path") or {})
     _read_with(LoggerOptions, options.get("logger") or {}, "logger", read_by_model, warnings)
     if "val" in options:
         _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
     if training:
         _check_training(options, model, tables, read_by_model, warnings)
-    _check_datasets(options["datasets"], tables["dataset"], training, warnings)
+    _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
+    for key, network in named.items():  # the one check that takes time
+        check_network(tables["arch"], network, key)
     return warnings
 
 
@@ -177,8 +185,8 @@ def _check_path(path: Mapping[str, Any]) -> None:
     read_section(PathOptions, rest, "path")
     for key in path.keys() - rest.keys():
         wanted = bool if key.startswith("strict_load") else str
-        if not isinstance(path[key], wanted | None):
-            what = "true or false" if wanted is bool else "a text"
+        if not isinstance(path[key], wanted | None) or path[key] == "":
+            what = "true or false" if wanted is bool else "a text, or ~ for none"
             raise OptionError(f"path.{key}: should be {what}, got {brief(path[key])}")
 
 
@@ -188,7 +196,7 @@ def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | N
         key = f"val.metrics.{name}"
         metric = _class(metrics, options.get("type"), f"{key}.type", "metric")
         arguments = {word: value for word, value in options.items() if word not in ("type", "better")}
-        _check_call(metric, arguments, key, skip=("img", "img2"), swallows=False)
+        check_call(metric, arguments, key, skip=("img", "img2"), swallows=False)
         try_metric(metric, arguments, key)
 
 
@@ -204,37 +212,39 @@ def _check_training(
         raise OptionError("train: is missing")
     declared = getattr(model, "TrainOptions", None)
     if declared is not None:
-        read_section(declared, train, "train")
+        section = read_section(declared, train, "train")
+        if isinstance(section, DistillationTrainOptions):
+            section.distillation.build()
     else:
         _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
     for key, value in train.items():
-        if key.endswith("_opt") and isinstance(value, Mapping):
-            _check_loss(tables["loss"], value, f"train.{key}", used=declared is not None)
-    optimisers = [
-        _check_optimiser(value, f"train.{key}")
-        for key, value in train.items()
-        if key.startswith("optim_") and isinstance(value, Mapping)
-    ]
-    if isinstance(train.get("scheduler"), Mapping):
-        _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
+        if key.endswith("_opt") and value is not None:
+            _check_loss(tables["loss"], value, f"train.{key}")
+    if "optim_g" not in train and (read_by_model is None or "optim_g" in read_by_model):
+        raise OptionError(f"train.optim_g: is missing{nearest('optim_g', train)}")
+    optimisers = [_check_optimiser(value, f"train.{key}") for key, value in train.items() if key.startswith("optim_")]
+    _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
 
 
-def _check_loss(losses: Any, options: Mapping[str, Any], key: str, used: bool) -> None:
-    """``used``: whether it is known what the loss is called with, two images."""
+def _check_loss(losses: Any, options: Any, key: str) -> None:
     _typed(losses, options, key, "loss")
-    if used:
-        arguments = {word: value for word, value in options.items() if word != "type"}
-        try_loss(_class(losses, options["type"], f"{key}.type", "loss"), arguments, key)
+    if options["type"] == "PerceptualLoss":  # downloads its network
+        return
+    arguments = {word: value for word, value in options.items() if word != "type"}
+    compares = key in ("train.loss_opt", "train.pixel_opt")  # what other losses are called with, their models know
+    try_loss(_class(losses, options["type"], f"{key}.type", "loss"), arguments, key, compares)
 
 
-def _check_optimiser(options: Mapping[str, Any], key: str) -> Any:
+def _check_optimiser(options: Any, key: str) -> Any:
     import torch
 
+    if not isinstance(options, Mapping):
+        raise OptionError(f"{key}: expected keys and values, got {brief(options)}")
     name, arguments = options.get("type"), {word: value for word, value in options.items() if word != "type"}
     optimisers = {word: found for word, found in vars(torch.optim).items() if isinstance(found, type)}
     if name not in list(optimisers):
         raise OptionError(f"{key}.type: no optimiser {brief(name)} in torch.optim{nearest(str(name), optimisers)}")
-    _check_call(optimisers[name], arguments, key, skip=("params",), numbers=("lr", "weight_decay", "eps"))
+    check_call(optimisers[name], arguments, key, skip=("params",), numbers=("lr", "weight_decay", "eps"))
     if "lr" not in arguments:
         raise OptionError(f"{key}.lr: is missing")
     return try_optimiser(optimisers[name], arguments, key)
@@ -254,12 +264,12 @@ def _check_schedule(options: Mapping[str, Any], optimisers: Iterable[Any], last:
     if name not in list(known):
         near = nearest(str(name), known)
         raise OptionError(f"{key}.type: no scheduler {brief(name)}{near}; there are {', '.join(known)}")
-    _check_call(known[name], arguments, key, skip=("optimizer", "last_epoch"))
+    check_call(known[name], arguments, key, skip=("optimizer", "last_epoch"))
     for optimiser in optimisers:
         try_schedule(known[name], arguments, optimiser, last, key)
 
 
-def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, warnings: list[str]) -> None:
+def _check_datasets(datasets: Mapping[str, Any], table: Any, model: type, training: bool, warnings: list[str]) -> None:
     if not datasets:
         raise OptionError("datasets: names no data set")
     for phase, options in datasets.items():
@@ -269,6 +279,9 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, war
                 f"{key}: unknown phase{nearest(phase, ['train', 'val'])}; there are train, val, val_2 ..."
             )
         dataset = _class(table, options.get("type"), f"{key}.type", "data set")
+        _check_purpose(dataset, model, phase, key)
+        if phase != "train" and options.get("persistent_workers"):
+            raise OptionError(f"{key}.persistent_workers: only datasets.train has processes that read images")
         declared = getattr(dataset, "Options", None)
         if declared is not None:
             read_section(declared, options, key)
@@ -279,6 +292,20 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, training: bool, war
                     raise OptionError(f"{key}.{name}: should be a text, got {brief(root)}")
     if training and "train" not in datasets:
         raise OptionError(f"datasets.train: is missing{nearest('train', datasets)}")
+
+
+def _check_purpose(dataset: Any, model: type, phase: str, key: str) -> None:
+    """Whether a data set's samples are what the model trains on or is tested on, as far as that is known."""
+    unpaired = getattr(dataset, "Options", None) is UnpairedRainOptions
+    distils = getattr(model, "TrainOptions", None) is DistillationTrainOptions
+    is_known = hasattr(dataset, "Options") or dataset.__module__.startswith("basicsr.")
+    if phase != "train" and unpaired:
+        raise OptionError(
+            f"{key}.type: {dataset.__name__} is for training; take PairedRainDataset or SingleRainDataset"
+        )
+    if phase == "train" and is_known and distils != unpaired and (distils or model.__module__.startswith("basicsr.")):
+        needed = "UnpairedRainDataset" if distils else "pairs, such as those of PairedImageDataset"
+        raise OptionError(f"{key}.type: {model.__name__} does not train on {dataset.__name__}; it needs {needed}")
 
 
 def _class(table: Any, name: Any, key: str, what: str) -> Any:
@@ -302,73 +329,9 @@ def _typed(table: Any, options: Any, key: str, what: str) -> None:
     if not isinstance(options, Mapping):
         raise OptionError(f"{key}: expected keys and values, got {brief(options)}")
     found = _class(table, options.get("type"), f"{key}.type", what)
-    _check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
+    check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
     if isinstance(options.get("backbone"), Mapping):
         _typed(table, options["backbone"], f"{key}.backbone", what)
-
-
-def _check_call(
-    target: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    key: str,
-    *,
-    skip: Iterable[str] = (),
-    numbers: Iterable[str] = (),
-    swallows: bool = True,
-) -> None:
-    """Check arguments against a signature: their names, and the types that annotations or default values tell.
-
-    ``swallows=False`` refuses other names even where the signature takes them only to ignore them.
-    """
-    signature = inspect.signature(target)
-    try:
-        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError, AttributeError):
-        hints = {}
-    fields: dict[str, Any] = {}
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD and swallows:
-            return
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in skip:
-            continue
-        required = parameter.default is parameter.empty
-        annotation = Number if name in numbers else _type_of(hints.get(name), parameter.default)
-        fields[name] = (annotation, ... if required else parameter.default)
-    read_section(_section_for(target, fields), arguments, key)
-
-
-def _section_for(target: Any, fields: dict[str, Any]) -> type[Section]:
-    # Aliases keep names such as 'copy' or '_x', which pydantic has uses of its own for, out of its way.
-    aliased: dict[str, Any] = {
-        f"field_{name}": (kind, Field(default, alias=name)) for name, (kind, default) in fields.items()
-    }
-    return create_model(f"{getattr(target, '__name__', 'call')}_options", __base__=Section, **aliased)
-
-
-def _type_of(hint: Any, default: Any) -> Any:
-    parts = get_args(hint)
-    if get_origin(hint) in (Union, UnionType) and NoneType in parts and len(parts) == 2:
-        return _type_of(next(part for part in parts if part is not NoneType), None) | None
-    if get_origin(hint) in (Literal, dict):
-        return hint
-    if hint is int:
-        return Whole
-    if hint is float:
-        return Number
-    if hint in (bool, str):
-        return hint
-    if hint is None and isinstance(default, bool):
-        return bool
-    if hint is None and isinstance(default, int | float):
-        return Annotated[Any, AfterValidator(_no_text)]
-    return Any
-
-
-def _no_text(value: Any) -> Any:
-    """A number by its default value alone may as well take a list, a truth value or nothing; hardly a text."""
-    if isinstance(value, str):
-        raise ValueError(f"expected a number, got {brief(value)}")
-    return value
 
 
 def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, warnings: list[str]) -> S:
@@ -389,34 +352,3 @@ def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, w
             raise OptionError(f"{place}: unknown key{near}")
         warnings.append(f"{place}: nothing seems to read this key")
     return read_section(section, {name: item for name, item in values.items() if name in section.model_fields}, key)
-
-
-def keys_read_by(found: type) -> set[str]:
-    """The constant keys that a class, its bases and the functions of their modules subscript or ``get`` from a dict."""
-    keys: set[str] = set()
-    for base in inspect.getmro(found):
-        module = sys.modules.get(base.__module__)
-        if module is not None and base is not object:
-            keys |= _keys_in(module.__name__)
-    return keys
-
-
-@lru_cache(maxsize=256)
-def _keys_in(module: str) -> frozenset[str]:
-    try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except (OSError, TypeError, SyntaxError):
-        return frozenset()
-    keys = set()
-    for node in ast.walk(tree):
-        constant: ast.expr | None = None
-        if isinstance(node, ast.Subscript):
-            constant = node.slice
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            if node.func.attr in ("get", "pop", "setdefault"):
-                constant = node.args[0]
-        elif isinstance(node, ast.Compare) and any(isinstance(op, ast.In | ast.NotIn) for op in node.ops):
-            constant = node.left
-        if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-            keys.add(constant.value)
-    return frozenset(keys)

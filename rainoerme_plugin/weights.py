@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,14 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from .archs.adapt import checkpoint_parts
-from .archs.recognise import find_own
+from .archs.recognise import find_own, first_whole
 from .errors import RainOerMeError, WeightsError
-from .files import write_whole
+from .files import user_path, write_whole
+from .pickles import UnsafePickle, check_pickle
 
 PARAMETER_KEYS = ("params_ema", "params", "state_dict", "net", "model", "model_state_dict")
 """Where files keep their state dict, in the order of preference; else it is the file itself."""
 
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+_LEGACY_PICKLES = 5
+"""That torch.load reads of a file without an archive: what it is, version, system, contents, storages."""
 _LISTED = 3
+_LONGEST_NAME = 150
+_PREFIXES = 16
+"""Parts of a name that may be what wrappers left; none leave so many."""
+_SHARING = 32
+"""Names that may stand for one and the same weights, on average."""
 
 
 class Loaded(NamedTuple):
@@ -41,14 +52,17 @@ def read_checkpoint(path: str | Path) -> Any:
     Raises:
         WeightsError: The file is missing, damaged, or holds objects that would run code.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = user_path(path)
+    if not os.path.isfile(path):
         raise WeightsError(f"no such checkpoint: {path} (looked from {Path.cwd()})")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     _check_archive(path)
+    _check_pickles(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it says of a damaged file says the error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
         # The unpickler's words for a class or function that it does not know.
         unknown = re.search(r"unsupported global|can only (create|build)", str(error), re.IGNORECASE)
@@ -57,8 +71,6 @@ def read_checkpoint(path: str | Path) -> Any:
                 f"{path}: holds more than tensors and plain types, which could run code on loading; refused. "
                 "Save its state_dict() alone"
             ) from None
-        if "TorchScript" in str(error):
-            raise WeightsError(f"{path}: a TorchScript archive, which holds code; needed is its state_dict()") from None
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged") from None
 
 
@@ -72,24 +84,51 @@ def _check_archive(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-            if any("/code/" in record.filename for record in records):
-                return  # TorchScript, which torch.load refuses
+            if any("/code/" in record.filename or record.filename.endswith("constants.pkl") for record in records):
+                raise WeightsError(f"{path}: a TorchScript archive, which holds code; needed is its state_dict()")
             if any(record.compress_type != zipfile.ZIP_STORED for record in records):
                 raise WeightsError(f"{path}: a compressed archive, which torch.save does not write; refused")
+            if sum(record.file_size for record in records) > path.stat().st_size:
+                raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged (its records are longer than itself)")
             broken = archive.testzip()
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({error})") from None
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged archive, too, fails in many ways
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({reason})") from None
     if broken is not None:
         raise WeightsError(f"{path}: damaged: {broken} in it does not match its checksum; fetch or make it again")
 
 
+def _check_pickles(path: Path) -> None:
+    """Refuse a file that would run code, take years, or fill the memory; what it says is gone through, not made."""
+    try:
+        with path.open("rb") as file:
+            archived = file.read(4) == b"PK\3\4"  # how torch.load tells its formats apart
+        if archived:
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if name.endswith(".pkl"):
+                        check_pickle(io.BytesIO(archive.read(name)))
+        else:
+            with path.open("rb") as file:
+                for _ in range(_LEGACY_PICKLES):
+                    check_pickle(file)
+    except UnsafePickle as error:
+        raise WeightsError(
+            f"{path}: holds more than tensors and plain types, which could run code on loading; refused ({error}). "
+            "Save its state_dict() alone"
+        ) from None
+    except Exception:  # as many ways as there are bytes
+        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged") from None
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import safetensors
     import safetensors.torch
 
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, UnicodeDecodeError):
+    except Exception:  # its header may name anything
         raise WeightsError(f"{path}: not a safetensors file, or damaged") from None
 
 
@@ -100,7 +139,7 @@ def find_state_dict(checkpoint: Any, path: str | Path, key: str | None = None) -
         The state dict, and the key it was found under (empty: the file itself).
 
     Raises:
-        WeightsError: There is none.
+        WeightsError: There is none, or a tensor in it is none of plain numbers.
     """
     found, where = checkpoint, ""
     if isinstance(checkpoint, Mapping):
@@ -110,17 +149,44 @@ def find_state_dict(checkpoint: Any, path: str | Path, key: str | None = None) -
                 break
     if not _is_state_dict(found):
         raise WeightsError(f"{path}: no network's weights found at the top or under {', '.join(PARAMETER_KEYS)}")
-    return {str(name): value for name, value in found.items()}, where
+    _check_plain(found, path)
+    return dict(found), where
 
 
 def _is_state_dict(found: Any) -> bool:
-    return isinstance(found, Mapping) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
+    return (
+        isinstance(found, Mapping)
+        and bool(found)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items())
+    )
+
+
+def _check_plain(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse tensors that do not hold the numbers that their shapes promise: a network of such sizes fills the memory.
+
+    Raises:
+        WeightsError: One is complex, quantised, sparse or nested, or larger than what it is read from.
+    """
+    claimed, storages = 0, dict[int, int]()
+    for name, value in state.items():
+        if value.dtype not in _NUMBERS or value.is_nested or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else f"{value.layout}, {value.dtype}".replace("torch.", "")
+            raise WeightsError(f"{path}: {_short(name)} is {kind}; weights are strided, and plain numbers")
+        size = value.numel() * value.element_size()
+        storage = value.untyped_storage()
+        if value.is_meta or size > storage.nbytes():
+            raise WeightsError(
+                f"{path}: {_short(name)} of shape {tuple(value.shape)} has not the values for it; save the weights anew"
+            )
+        claimed, storages[storage.data_ptr()] = claimed + size, storage.nbytes()
+    if claimed > _SHARING * sum(storages.values()):
+        raise WeightsError(f"{path}: its {len(state)} tensors are all views of a few numbers; save the weights anew")
 
 
 def without_prefixes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """``state`` as it is, then without the first part of its names (``module.``, ``netG.`` ...) while all share it."""
     current = dict(state)
-    while True:
+    for _ in range(_PREFIXES):
         yield current
         first = {name.partition(".")[0] for name in current}
         if len(first) != 1 or not all("." in name for name in current):
@@ -160,6 +226,7 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, *
             continue
         if not _is_state_dict(state):
             raise WeightsError(f"{path}: no network's weights found under {where}{suffix}")
+        _check_plain(state, path)
         matching = _match(part, state, path, strict)
         plans.append((part, matching))
         loaded, total = loaded + len(matching), total + len(part.state_dict())
@@ -172,6 +239,8 @@ def _match(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, st
     own = network.state_dict()
     found = max(without_prefixes(state), key=lambda candidate: len(own.keys() & candidate.keys()))
     matching = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if whole := first_whole(matching, own):
+        raise WeightsError(f"{path}: {_short(whole)} holds whole numbers, not weights")
     if len(matching) != len(own) or len(matching) != len(found):
         problems = {
             "missing": [name for name in own if name not in found],
@@ -200,7 +269,12 @@ def _match(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, st
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")
+    return ", ".join(map(_short, names[:_LISTED])) + (" ..." if len(names) > _LISTED else "")
+
+
+def _short(name: str) -> str:
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -211,7 +285,7 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     """
     for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
-            raise WeightsError(f"{path}: {name} holds NaN or infinite values; the file is of no use")
+            raise WeightsError(f"{path}: {_short(name)} holds NaN or infinite values; the file is of no use")
 
 
 def checkpoint_of(network: nn.Module, key: str) -> dict[str, dict[str, Tensor]]:

@@ -52,8 +52,16 @@ def recognise(state: Mapping[str, Tensor]) -> nn.Module:
         return _from_spandrel(state)
     card, arguments = own
     network = card.load()(**arguments)
+    if whole := first_whole(state, network.state_dict()):
+        raise WeightsError(f"{whole} holds whole numbers, not weights of {card.name}")
     network.load_state_dict(state)
     return network
+
+
+def first_whole(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    """The name of the first of the weights that are whole numbers and should be others: quantised, or of no network."""
+    floats = (name for name, value in own.items() if value.is_floating_point() and name in state)
+    return next((name for name in floats if not state[name].is_floating_point()), None)
 
 
 def find_own(state: Mapping[str, Tensor]) -> tuple[Card, dict[str, Any]] | None:
@@ -66,8 +74,8 @@ def find_own(state: Mapping[str, Tensor]) -> tuple[Card, dict[str, Any]] | None:
             arguments = card.arguments(state)
             with torch.device("meta"):
                 candidate = card.load()(**arguments).state_dict()
-        except (KeyError, ValueError, IndexError, RuntimeError):
-            continue  # of other weights, or of sizes that no network has
+        except Exception:  # noqa: S112 - of other weights, or of sizes that no network has
+            continue
         if shapes == {name: value.shape for name, value in candidate.items()}:
             return card, arguments
     return None

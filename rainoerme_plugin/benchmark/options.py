@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..data.images import Rounding
-from ..errors import OptionError, nearest
+from ..errors import OptionError, brief, nearest
 from ..metrics.protocols import PROTOCOLS
-from ..options import Count, LabelOptions, Number, Positive, Section, Whole, read_section
+from ..options import Count, FileName, LabelOptions, Number, Place, Positive, Section, Seed, read_section
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-Name = Annotated[str, Field(pattern=r"^[\w.+()-][\w.+() -]*$")]
+Name = Annotated[FileName, Field(pattern=r"^[\w.+()-][\w.+() -]*$")]
 """Of a method or data set: also the name of a folder."""
 
 
@@ -32,7 +32,7 @@ class MethodOptions(Section):
 
     type: str
     trained_on: str | None = None
-    training_images: list[str] = Field(default=[])
+    training_images: list[Place] = Field(default=[])
     rounding: Rounding | None = None
     datasets: list[str] | None = None
     published: dict[str, PublishedOptions] = Field(default={})
@@ -57,7 +57,7 @@ class WithNetwork(MethodOptions):
 class FileMethod(WithNetwork):
     """A checkpoint whose network is recognised: of this package, a published one, or one that spandrel knows."""
 
-    file: str
+    file: Place
     key: str | None = None
 
 
@@ -65,21 +65,21 @@ class NetworkMethod(WithNetwork):
     """A registered network with its arguments, and a checkpoint for it."""
 
     network: dict[str, Any]
-    file: str
+    file: Place
     key: str | None = None
 
 
 class RunMethod(WithNetwork):
     """What a training run has made: its folder below experiments/."""
 
-    folder: str
-    iteration: Whole | Literal["latest"] = "latest"
+    folder: Place
+    iteration: Count | Literal["latest"] = "latest"
 
 
 class ImagesMethod(MethodOptions):
     """A folder of derained images, or one for each data set by its name."""
 
-    folder: str | dict[str, str]
+    folder: Place | dict[str, Place]
 
 
 METHODS: dict[str, type[MethodOptions]] = {
@@ -92,15 +92,17 @@ METHODS: dict[str, type[MethodOptions]] = {
 }
 
 
+Side = Annotated[Positive, Field(le=65_535)]
+"""Of an image, in pixels: a JPEG has no more."""
+
+
 class CostOptions(Section):
     """``cost``: at which sizes (height, width) methods are timed, and how often."""
 
-    sizes: list[Annotated[list[Positive], Field(min_length=2, max_length=2)]] = Field(
-        default=[[321, 481]], min_length=1
-    )
-    batch: Positive = 1
-    warmup: Positive = 2
-    repeats: Annotated[Positive, Field(ge=3)] = 7
+    sizes: list[Annotated[list[Side], Field(min_length=2, max_length=2)]] = Field(default=[[321, 481]], min_length=1)
+    batch: Annotated[Positive, Field(le=1024)] = 1
+    warmup: Annotated[Positive, Field(le=10_000)] = 2
+    repeats: Annotated[Positive, Field(ge=3, le=10_000)] = 7
 
 
 class ReportOptions(Section):
@@ -115,7 +117,7 @@ class ReportOptions(Section):
 class BenchmarkOptions(Section):
     """A whole option file of a benchmark; methods and data sets are read further by `read_benchmark`."""
 
-    name: str = Field(pattern=r"^[\w.+-][\w.+ -]*$")
+    name: Annotated[FileName, Field(pattern=r"^[\w.+-][\w.+ -]*$")]
     methods: dict[Name, dict[str, Any]] = Field(min_length=1)
     datasets: dict[Name, dict[str, Any]] = Field(min_length=1)
     protocols: list[str] = Field(default=list(PROTOCOLS))
@@ -123,8 +125,8 @@ class BenchmarkOptions(Section):
     baseline: str | None = None
     precision: Precision = "float32"
     rounding: Rounding = "round"
-    seed: Count = 0
-    bootstrap: Annotated[Positive, Field(ge=100)] = 10_000
+    seed: Seed = 0
+    bootstrap: Annotated[Positive, Field(ge=100, le=100_000)] = 10_000  # of all images at once, in memory
     save_images: bool = False
     cost: CostOptions | None = CostOptions()
     report: ReportOptions | None = ReportOptions()
@@ -146,6 +148,9 @@ def read_benchmark(raw: Mapping[str, Any]) -> tuple[BenchmarkOptions, dict[str, 
     from .measures import EXTRAS
 
     options = read_section(BenchmarkOptions, raw, "")
+    for name, values in options.datasets.items():
+        if not isinstance(values.get("type", ""), str):
+            raise OptionError(f"datasets.{name}.type: should be a text, got {brief(values['type'])}")
     _known(options.protocols, PROTOCOLS, "protocols", "protocol")
     _known(options.measures, EXTRAS, "measures", "measure")
     if not options.protocols and not options.measures:
@@ -167,9 +172,11 @@ def _read_method(values: Mapping[str, Any], key: str) -> MethodOptions:
     kind = values.get("type")
     if kind is None:
         raise OptionError(f"{key}.type: is missing; there are {', '.join(METHODS)}")
-    if kind not in METHODS:
+    if kind not in list(METHODS):
         near = nearest(str(kind), METHODS)
-        raise OptionError(f"{key}.type: no kind of method is called '{kind}'{near}; there are {', '.join(METHODS)}")
+        raise OptionError(
+            f"{key}.type: no kind of method is called {brief(kind)}{near}; there are {', '.join(METHODS)}"
+        )
     return read_section(METHODS[kind], values, key)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.settings += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _print_errors_alone()
     with _ending_like_ctrl_c():
         status = _run(parsed)
     if status and _joined_others():
@@ -51,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _print_errors_alone() -> None:
+    """Let nobody but us talk about damaged images, and print names of files that are no Unicode."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, OptionError
@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("paths", nargs="+", metavar="PATH", help="folder, LMDB, data set with pairs, or list file")
     layouts = ("auto", "halves-rainy-clean", "halves-clean-rainy")
     check.add_argument("--layout", choices=layouts, default="auto", help="for pictures with both images side by side")
+    outside_help = "read also what a list file names outside its own folder"
+    check.add_argument("--allow-outside", action="store_true", help=outside_help)
     check.set_defaults(part_run=_check)
 
     labels = parts.add_parser("labels", help="make the soft labels of a folder of rainy images")
@@ -66,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     broken = 0
     for path in arguments.paths:
-        found = survey(path, arguments.layout, track)
+        found = survey(path, arguments.layout, track, allow_outside=arguments.allow_outside)
         kind = f"pairs by the rule '{found.rule}'" if found.rule else "images"
         print(f"{found.where}: {found.count} {kind}")
         if found.sizes:
@@ -87,8 +89,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _labels(arguments: argparse.Namespace) -> int:
-    import yaml
-
+    from ..config import parse_yaml
     from ..data.labels import SoftLabels, kept_labels
     from ..data.sources import is_lmdb, open_source
     from ..options import LabelOptions, read_section
@@ -99,7 +100,7 @@ def _labels(arguments: argparse.Namespace) -> int:
         key, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
-        settings[key] = yaml.safe_load(value)
+        settings[key] = parse_yaml(value, f"'{text}'")
     coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
@@ -137,11 +138,14 @@ def _lmdb(arguments: argparse.Namespace) -> int:
 def _write_labels(labels: ImageSource, output: Path, decoded: bool, title: str) -> None:
     """Write labels as PNGs into a folder, or into an LMDB, under their images' names."""
     from ..data.images import write_image
+    from ..data.labels import label_names
     from ..data.sources import in_threads, is_lmdb
     from ..progress import track
 
+    names = label_names(labels)
+
     def make(index: int) -> tuple[str, RGB]:
-        return str(PurePosixPath(labels.names[index]).with_suffix(".png")), labels.read(index)
+        return names[index], labels.read(index)
 
     def write(index: int) -> None:
         name, label = make(index)

@@ -43,7 +43,7 @@ MAX_PIXELS = 200_000_000
 may declare more than fits into any memory. Pillow's limits for all who use it are another matter, but for WebP."""
 MAX_BYTES = 8 * MAX_PIXELS + (64 << 20)
 """A file that is longer is refused unread: so much take `MAX_PIXELS` of 16-bit RGBA without compression."""
-MAX_SCANS = 100
+MAX_SCANS = 50
 """Times that a JPEG may go over its pixels, usually ten at most; each takes time and hardly a byte."""
 _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], ...] = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
@@ -89,7 +89,7 @@ def open_file(path: Path, where: object | None = None) -> BinaryIO:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise DataError(f"{where}: a folder, pipe or device, not an image file; remove it")
+            raise DataError(f"{where}: cannot be read (a directory, pipe or device, not a file)")
         if about.st_size > MAX_BYTES:
             raise DataError(f"{where}: {about.st_size:,} bytes long, more than the {MAX_BYTES:,} that are read")
         return path.open("rb")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -121,20 +121,46 @@ def ready_labels(rainy: ImageSource, root: str | Path) -> FileSource | LmdbSourc
     """Ready-made soft labels from a folder or LMDB, found by the rainy images' names (the file type may differ).
 
     Raises:
-        DataError: One is missing.
+        DataError: One is missing, or it is not clear which is whose.
     """
     source = open_source(root)
     # Files may have dots before their suffix; an LMDB's keys have not.
     keyed = any(isinstance(images, LmdbSource) for images in (rainy, source))
     stem = key_of if keyed else _stem
-    numbers = {stem(name): index for index, name in enumerate(source.names)}
+    numbers: dict[str, int] = {}
+    twice = set()
+    for index, name in enumerate(source.names):
+        if numbers.setdefault(stem(name), index) != index:
+            twice.add(stem(name))
     missing = [name for name in rainy.names if stem(name) not in numbers]
     if missing:
         raise DataError(
             f"{root}: {len(missing)} of {len(rainy)} rainy images have no label of their name there; "
             f"the first is {missing[0]}"
         )
+    doubtful = [name for name in rainy.names if stem(name) in twice]
+    if doubtful:
+        raise DataError(f"{root}: holds two labels for {doubtful[0]}, of two kinds of file; remove one")
+    _told_apart(rainy.names, stem)
     return source.pick([numbers[stem(name)] for name in rainy.names])
+
+
+def label_names(rainy: ImageSource) -> list[str]:
+    """The names of the files to write labels into, in the rainy images' order.
+
+    Raises:
+        DataError: Two images would have one.
+    """
+    _told_apart(rainy.names, _stem)
+    return [f"{_stem(name)}.png" for name in rainy.names]
+
+
+def _told_apart(names: Sequence[str], stem: Callable[[str], str]) -> None:
+    """Refuse rainy images that would share a label."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(stem(name), name)) != name:
+            raise DataError(f"{other} and {name} would have one label, {stem(name)}; rename one of them")
 
 
 def check_label_sizes(rainy: ImageSource, labels: ImageSource) -> None:

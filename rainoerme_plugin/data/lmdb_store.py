@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import claim, sync, write_whole
+from ..files import claim, sync, user_path, write_whole
 from .bmp import encode_bmp
 from .images import RGB, decode_image, encode_png
+from .lmdb_pages import find_damage
 from .names import Names
 from .threads import in_threads
 
 META = "meta_info.txt"
 _AHEAD = 16
 """Images that are decoded before they are written."""
+_LONGEST_KEY = 511
+"""LMDB's limit, in bytes."""
 _SIZE = re.compile(r" \((\d{1,6}),(\d{1,6}),\d+\) \d+$")
 _environments: dict[str, lmdb.Environment] = {}
 _lock = threading.Condition()
@@ -76,15 +79,9 @@ def _open(root: Path) -> lmdb.Environment:
     key = os.path.realpath(root)
     if key not in _environments:
         try:
-            environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
-        except lmdb.Error as error:
+            _environments[key] = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
+        except (lmdb.Error, OSError) as error:
             raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
-        # Reading a page beyond the end of its file would kill the process.
-        page_count = int(environment.info()["last_pgno"]) + 1
-        if (root / "data.mdb").stat().st_size < page_count * int(environment.stat()["psize"]):
-            environment.close()
-            raise DataError(f"{root}: data.mdb ends too early; make the LMDB again")
-        _environments[key] = environment
     return _environments[key]
 
 
@@ -103,15 +100,18 @@ class LmdbReader:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
-        if not (self.root / "data.mdb").is_file():
+        self.root = user_path(root)
+        if not os.path.isfile(self.root / "data.mdb"):
             raise DataError(f"no LMDB (a folder with data.mdb) at {self.root} (looked from {Path.cwd()})")
         try:
+            if not os.path.isfile(self.root / META):  # a pipe would be waited for
+                raise FileNotFoundError(f"no file {META}")
             self.keys, self.sizes = _read_meta(self.root / META)
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.root}: its {META} cannot be read ({error}); make the LMDB again") from None
         if not self.keys:
             raise DataError(f"{self.root}: {META} lists no images; make the LMDB again")
+        _check_pages(self.root, "make it again")
         with _environment(self.root) as environment:
             entries = int(environment.stat()["entries"])
         if entries != len(self.keys):
@@ -143,6 +143,16 @@ class LmdbReader:
                 raise DataError(f"{self.root}: no image under the key '{key}'; make the LMDB again")
             with transaction:
                 yield value
+
+
+def _check_pages(root: Path, remedy: str) -> None:
+    """Refuse an LMDB whose pages would kill the process that reads them."""
+    try:
+        damage = find_damage(root / "data.mdb")
+    except OSError as error:
+        raise DataError(f"{root}: data.mdb cannot be read ({error.strerror})") from None
+    if damage is not None:
+        raise DataError(f"{root}: damaged LMDB ({damage}); {remedy}")
 
 
 def _read_meta(path: Path) -> tuple[Names, NDArray[np.int32]]:
@@ -189,11 +199,13 @@ def write_lmdb(
         raise DataError(f"{root} exists already; remove it, or choose another name")
     partial = root.with_name(root.name + ".partial")
     with claim(partial):
+        if os.path.isfile(partial / "data.mdb"):
+            _check_pages(partial, "left over; remove it and run again")
         if root.exists():  # by another process, in the moment before
             raise DataError(f"{root} exists already; remove it, or choose another name")
         try:
             environment = lmdb.open(str(partial), map_size=2 * capacity + (64 << 20), lock=False)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError, OverflowError) as error:
             raise DataError(f"{partial}: left over and damaged ({error}); remove it and run again") from None
         try:
             meta = yield from _fill(environment, images, commit_every, decoded)
@@ -229,7 +241,7 @@ def _fill(
     transaction = environment.begin(write=True)
     try:
         for count, (name, data, shape) in enumerate(in_threads(prepare, images, _AHEAD), 1):
-            key = key_of(name)
+            key = _new_key(name)
             # Hashes, not names: 640,000 of them take little. One that is there already is looked up.
             if hash(key) in seen and (other := _name_with(key, meta)) is not None:
                 raise DataError(f"{name} and {other} have one key, '{key}'; rename one of them")
@@ -249,6 +261,21 @@ def _fill(
         raise
     transaction.commit()
     return meta
+
+
+def _new_key(name: str) -> str:
+    """The key of a file of this name, if the list of images and LMDB can hold it."""
+    key = key_of(name)
+    try:
+        fits = 0 < len(key.encode()) <= _LONGEST_KEY and name.encode() and name.strip() == name
+    except UnicodeEncodeError:
+        fits = False
+    if not fits or "\n" in name or "\r" in name:
+        raise DataError(
+            f"{name!a}: an LMDB takes names in UTF-8 of one line, with 1 to {_LONGEST_KEY} bytes before their first "
+            "dot; rename it"
+        )
+    return key
 
 
 def _name_with(key: str, meta: bytearray) -> str | None:

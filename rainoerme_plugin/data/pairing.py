@@ -7,6 +7,8 @@ that hold both images side by side.
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..errors import DataError
-from .images import RGB, decode_image
-from .sources import FolderSource, list_images
+from ..files import user_path
+from .images import RGB, decode_image, open_file, read_file
+from .sources import FolderSource, list_folder, list_images
 
 Layout: TypeAlias = Literal["auto", "halves-rainy-clean", "halves-clean-rainy"]
 
@@ -70,10 +73,7 @@ class Pair:
             DataError: One cannot be read.
         """
         for path in (self.rainy,) if self.halves != "auto" else (self.rainy, self.clean):
-            try:
-                yield path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+            yield read_file(path)
 
     def read(self) -> tuple[RGB, RGB]:
         """Both images, (H, W, 3) uint8 of one size.
@@ -106,22 +106,26 @@ class Pairing:
     pairs: Sequence[Pair]
 
 
-def find_pairs(root: str | Path, layout: Layout = "auto") -> Pairing:
+def find_pairs(root: str | Path, layout: Layout = "auto", *, allow_outside: bool = False) -> Pairing:
     """The pairs below ``root``: a data set's folder, or a list file with a rainy and a clean path a line.
 
-    ``layout`` names which half is which where each picture holds both, for no name tells; else it is found out.
+    Args:
+        root: Where they are.
+        layout: Which half is which where each picture holds both, for no name tells; else it is found out.
+        allow_outside: Whether a list file may name files that are not below its own folder. Symbolic links in that
+            folder are followed either way, wherever they lead: who made the list did not make them.
 
     Raises:
         DataError: There is nothing there, or not every rainy image finds its clean one.
     """
-    root = Path(root).expanduser()
-    if root.is_file():
-        return _from_list(root)
-    if not root.is_dir():
+    root = user_path(root)
+    if os.path.isfile(root):
+        return _from_list(root, allow_outside)
+    if not os.path.isdir(root):
         raise DataError(f"no such folder or list file: {root} (looked from {Path.cwd()})")
     if layout != "auto":
         return Pairing(layout, [Pair(path, path, layout) for path in FolderSource(root).paths])
-    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    folders = {path.name.lower(): path for path in sorted(list_folder(root)) if os.path.isdir(path)}
     for rainy_name, clean_name in FOLDERS:
         if rainy_name in folders and clean_name in folders:
             return match_folders(folders[rainy_name], folders[clean_name])
@@ -154,9 +158,9 @@ def rainy_images(root: str | Path) -> FolderSource:
     Raises:
         DataError: The folder is missing or empty.
     """
-    root = Path(root).expanduser()
+    root = user_path(root)
     inner = root / "X2"
-    return FolderSource(inner if inner.is_dir() and not list_images(root) else root)
+    return FolderSource(inner if os.path.isdir(inner) and not list_images(root) else root)
 
 
 def match_images(rainy: FolderSource, clean: FolderSource) -> Pairing:
@@ -184,26 +188,55 @@ def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path) -> Pairing
     )
 
 
-def _from_list(path: Path) -> Pairing:
+_WORD = re.compile(r'"([^"]+)"|(\S+)')
+_LONGEST_LINE = 16_384
+_LONGEST_SHOWN = 300
+
+
+def _from_list(path: Path, allow_outside: bool) -> Pairing:
     root = path.parent.resolve()
     pairs = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), ""), 1):
+                if len(line) > _LONGEST_LINE:
+                    raise DataError(f"{path}, line {number}: longer than two paths can be; is it a list of pairs?")
+                if line.strip():
+                    pairs.append(_listed_pair(line, f"{path}, line {number}", root, allow_outside))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a list of pairs ({error})") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        words = line.split()
-        if len(words) != 2:
-            raise DataError(f"{path}, line {number}: expected 'rainy_path clean_path', got '{line.strip()}'")
-        files = [(root / word.lstrip("/")).resolve() for word in words]
-        for file, word in zip(files, words, strict=True):
-            if not file.is_relative_to(root):
-                raise DataError(f"{path}, line {number}: {word} lies outside {root}")
-            if not file.is_file():
-                raise DataError(f"{path}, line {number}: no such file: {file}")
-        pairs.append(Pair(files[0], files[1]))
     if not pairs:
         raise DataError(f"{path}: lists no pairs")
     return Pairing("list file", pairs)
+
+
+def _listed_pair(line: str, where: str, root: Path, allow_outside: bool) -> Pair:
+    words = [quoted or plain for quoted, plain in _WORD.findall(line)]
+    if len(words) != 2:
+        raise DataError(
+            f"{where}: expected 'rainy_path clean_path', got '{_shown(line.strip())}'; "
+            'a path with spaces goes into "double quotes"'
+        )
+    rainy, clean = (_listed_file(word, where, root, allow_outside) for word in words)
+    return Pair(rainy, clean)
+
+
+def _listed_file(word: str, where: str, root: Path, allow_outside: bool) -> Path:
+    # Lists begin paths with a slash that are relative all the same. Dots go by name: links are the user's own.
+    file = Path(os.path.normpath(root / word.lstrip("/")))
+    if allow_outside and not os.path.isfile(file):
+        file = Path(os.path.normpath(root / word))
+    elif not allow_outside and not file.is_relative_to(root):
+        raise DataError(
+            f"{where}: {_shown(word)} lies outside {root}; if that is meant, allow_outside: true of the data set, or "
+            "basicsr prepare check --allow-outside"
+        )
+    if "\0" in word or not os.path.isfile(file):  # for normpath a path ends at a zero byte
+        raise DataError(f"{where}: no such file: {_shown(str(file))}")
+    return file
+
+
+def _shown(text: str) -> str:
+    """A text for a message: not too long, and nothing in it that a terminal would obey."""
+    text = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} ..."
+    return text if text.isprintable() else ascii(text)[1:-1]

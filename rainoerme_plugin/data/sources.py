@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from ..errors import DataError
+from ..files import user_path
 from .bmp import crop_bmp
-from .images import RGB, SUFFIXES, decode_image, read_header
+from .images import RGB, SUFFIXES, decode_image, read_file, read_header
 from .lmdb_store import LmdbReader
 from .names import Names
 from .threads import Track as Track
@@ -75,13 +77,7 @@ class FileSource:
         return self._files[index]
 
     def encoded(self, index: int) -> bytes:
-        file = self._files[index]
-        try:
-            return Path(file).read_bytes()
-        except FileNotFoundError:
-            raise DataError(f"{file}: no such file") from None
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error})") from None
+        return read_file(Path(self._files[index]))
 
     def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
         if self._sizes is None:
@@ -102,22 +98,35 @@ class FileSource:
         return FileSource((self._files[index] for index in indices), (self.names[index] for index in indices))
 
 
+def list_folder(root: Path, recursive: bool = False) -> list[Path]:
+    """All that is in a folder, in no order.
+
+    Raises:
+        DataError: There is no such folder, or it cannot be read.
+    """
+    if not os.path.isdir(root):
+        raise DataError(f"no such folder: {root} (looked from {Path.cwd()})")
+    try:
+        return list(root.rglob("*") if recursive else root.iterdir())
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror})") from None
+
+
 def list_images(root: str | Path, recursive: bool = False) -> list[Path]:
     """The images in a folder in the order of their names, those of its subfolders too if ``recursive``; maybe none.
 
+    Only files are images, also those that links lead to: no folders, pipes or devices of such a name.
+
     Raises:
-        DataError: There is no such folder.
+        DataError: There is no such folder, or it cannot be read.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root} (looked from {Path.cwd()})")
-    found = root.rglob("*") if recursive else root.iterdir()
+    root = user_path(root)
     return sorted(
         path
-        for path in found
+        for path in list_folder(root, recursive)
         if path.suffix.lower() in SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
+        and os.path.isfile(path)
     )
 
 
@@ -129,7 +138,7 @@ class FolderSource(FileSource):
     """
 
     def __init__(self, root: str | Path, recursive: bool = False) -> None:
-        self.root = Path(root).expanduser()
+        self.root = user_path(root)
         paths = list_images(self.root, recursive)
         if not paths:
             raise DataError(f"no images ({', '.join(SUFFIXES)}) in {self.root}")
@@ -206,13 +215,13 @@ def cut(image: RGB, where: str, top: int, left: int, height: int, width: int) ->
 
 def open_source(root: str | Path) -> FolderSource | LmdbSource:
     """The images of an LMDB (`is_lmdb`) or of a folder."""
-    path = Path(root).expanduser()
+    path = user_path(root)
     return LmdbSource(path) if is_lmdb(path) else FolderSource(path)
 
 
 def is_lmdb(path: Path) -> bool:
     """Whether a path is meant as an LMDB: by its name, or by what the folder holds."""
-    return path.suffix == ".lmdb" or (path / "data.mdb").exists()
+    return path.suffix == ".lmdb" or os.path.exists(path / "data.mdb")
 
 
 def check_sizes(source: ImageSource, smallest: int, track: Track[tuple[int, int]] = untracked) -> Sizes:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, one_line
+from ..files import user_path
 from .images import decode_image, read_header
 from .pairing import Layout, NoPairsError, Pairing, find_pairs
 from .sources import ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
@@ -28,17 +29,24 @@ class Survey:
     """One message an image or pair that cannot be used."""
 
 
-def survey(where: str | Path, layout: Layout = "auto", track: Track[object] = untracked) -> Survey:
+def survey(
+    where: str | Path, layout: Layout = "auto", track: Track[object] = untracked, *, allow_outside: bool = False
+) -> Survey:
     """Decode everything at ``where``: a data set with pairs where it is laid out like one, else single images.
+
+    Args:
+        where: A folder, LMDB or list file.
+        layout, allow_outside: As `find_pairs` has them.
+        track: Shows the progress.
 
     Raises:
         DataError: There is nothing there.
     """
-    path = Path(where).expanduser()
+    path = user_path(where)
     if layout == "auto" and is_lmdb(path):
         return _survey_images(str(where), open_source(path), track)
     try:
-        pairing = find_pairs(path, layout)
+        pairing = find_pairs(path, layout, allow_outside=allow_outside)
     except NoPairsError:
         if not list_images(path):
             raise
@@ -55,7 +63,7 @@ def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Sur
             image = decode_image(encoded, source.where(index))
             return read_header(encoded, source.where(index)).mode, (image.shape[1], image.shape[0])
         except DataError as error:
-            return str(error)
+            return one_line(error)
 
     for result in track(in_threads(look, range(len(source))), len(source), f"reading {where}"):
         if isinstance(result, str):
@@ -74,7 +82,7 @@ def _survey_pairs(where: str, pairing: Pairing, track: Track[object]) -> Survey:
             rainy, _ = pairing.pairs[index].read()
             return rainy.shape[1], rainy.shape[0]
         except DataError as error:
-            return str(error)
+            return one_line(error)
 
     for result in track(in_threads(look, range(len(pairing.pairs))), len(pairing.pairs), f"reading {where}"):
         if isinstance(result, str):

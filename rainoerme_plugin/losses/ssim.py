@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+LARGEST_WINDOW = 1023
+"""Of a loss, in pixels: the weights of a Gaussian that is as wide take no memory worth speaking of yet."""
+
 
 @lru_cache(maxsize=64)
 def _blur_matrix(size: int, window: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -121,6 +124,8 @@ class SSIMLoss(nn.Module):
         super().__init__()
         if window < 1 or window % 2 == 0:
             raise ValueError(f"window must be odd and positive, got {window}")
+        if window > LARGEST_WINDOW:
+            raise ValueError(f"window must be at most {LARGEST_WINDOW}, got {window}")
         self.loss_weight = loss_weight
         self.window = window
         self.sigma = sigma

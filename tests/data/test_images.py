@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from rainoerme_plugin.data import images
 from rainoerme_plugin.data.images import (
     RGB,
     decode_image,
@@ -296,10 +297,16 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_file_that_declares_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)
+    data = encoded(Image.fromarray(picture()))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)  # Pillow's own limit is another's
+    monkeypatch.setattr(images, "MAX_PIXELS", HEIGHT * WIDTH)
+    assert np.array_equal(decode_image(data, "x"), picture())
+    monkeypatch.setattr(images, "MAX_PIXELS", HEIGHT * WIDTH - 1)
     for read in (decode_image, read_header):
-        with pytest.raises(DataError, match=r"huge\.png: declares more pixels than 500"):
-            read(encoded(Image.fromarray(picture())), "huge.png")
+        with pytest.raises(
+            DataError, match=r"huge\.png: declares 30x20 pixels, more than the 599 that are read; scale"
+        ):
+            read(data, "huge.png")
 
 
 def test_the_header_is_read_from_the_first_bytes_alone() -> None:

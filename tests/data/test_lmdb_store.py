@@ -414,7 +414,7 @@ def test_a_data_file_cut_short_is_refused(store: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script, str(store)], capture_output=True, text=True)
     assert ended.returncode == 1
-    assert f"{store}: data.mdb ends too early; make the LMDB again" in ended.stderr
+    assert f"{store}: damaged LMDB (data.mdb ends too early); make it again" in ended.stderr
 
 
 # --- writing ---

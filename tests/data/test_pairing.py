@@ -306,5 +306,5 @@ def test_the_encoded_bytes_are_those_of_both_files_or_of_the_one_picture(tmp_pat
     (tmp_path / "b").write_bytes(b"clean")
     assert list(Pair(tmp_path / "a", tmp_path / "b").encoded()) == [b"rainy", b"clean"]
     assert list(Pair(tmp_path / "a", tmp_path / "a", "halves-rainy-clean").encoded()) == [b"rainy"]
-    with pytest.raises(DataError, match="gone: cannot be read"):
+    with pytest.raises(DataError, match="gone: no such file"):
         list(Pair(tmp_path / "a", tmp_path / "gone").encoded())
