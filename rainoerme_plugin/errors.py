@@ -61,7 +61,13 @@ _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 120
 
 
-def one_line(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """The message of an error of any package, with its kind where the message alone says little."""
+    text, kind = one_line(error), type(error).__name__
+    return text if kind in text or " " in text else f"{kind}: {text}"
+
+
+def one_line(error: BaseException | str) -> str:
     """The message of ``error`` on one line, not too long, and with nothing in it that a terminal would obey.
 
     An error raised in a data loader's worker comes back with the worker's traceback in its message; its own text is

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .errors import OptionError, RainOerMeError, one_line
+from .errors import OptionError, RainOerMeError, described
 
 MOST_PARAMETERS = 10**9
 """Of a network: ten times the largest restoration networks, and 16 GB while Adam trains it."""
@@ -139,6 +139,4 @@ def _named(key: str) -> Iterator[None]:
     except RainOerMeError:
         raise
     except Exception as error:  # of any package
-        text = one_line(error)
-        kind = type(error).__name__
-        raise OptionError(f"{key}: {text if kind in text or ' ' in text else f'{kind}: {text}'}") from None
+        raise OptionError(f"{key}: {described(error)}") from None

@@ -74,7 +74,7 @@ def _run(parsed: argparse.Namespace) -> int:
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()
             return INTERRUPTED
-        message = f"{error.filename or 'a file'}: {error.strerror or one_line(error)}"
+        message = one_line(f"{error.filename or 'a file'}: {error.strerror or error}")
     except MemoryError as error:
         message = f"out of memory: {one_line(error)}"
     except KeyboardInterrupt:

@@ -12,15 +12,37 @@ from torch.utils.data import DataLoader
 
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate
-from ..errors import DataError, RainOerMeError
+from ..errors import DataError, OptionError, RainOerMeError, described
+from .random_states import undisturbed
 from .sampler import Numbered, StreamSampler
+
+
+def build_dataset(opt: Mapping[str, Any]) -> Any:
+    """A data set, whose first sample can be read if it is one of BasicSR's: much of theirs is read only then.
+
+    Raises:
+        DataError: It cannot be.
+        OptionError: It does not take its options.
+    """
+    from basicsr.data import build_dataset
+
+    try:
+        dataset = build_dataset(opt)
+        if not hasattr(dataset, "Options"):
+            with undisturbed():
+                dataset[0]
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's data set
+        raise OptionError(f"datasets.{opt['phase']}: {described(error)}") from error
+    return dataset
 
 
 class Loaders:
     """The training data, as a stream that can be entered anywhere, and the validation loaders."""
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
-        from basicsr.data import build_dataloader, build_dataset
+        from basicsr.data import build_dataloader
 
         self._opt = opt
         self.val: list[DataLoader[Any]] = []

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from datetime import timedelta
@@ -18,14 +18,14 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from ..archs.adapt import is_out_of_memory
 from ..config import Request, read_options
 from ..devices import join_processes, pick_device
-from ..errors import OptionError
-from ..files import claim, remove_leftovers, write_whole
+from ..errors import OptionError, RainOerMeError, described
+from ..files import claim, remove_leftovers, user_path, write_whole
 from ..plugin import register
 from ..progress import is_terminal
 from ..schema import check_options
-from ..weights import load_weights
 from .mend import mend_basicsr
 from .processes import first_decides
 
@@ -75,7 +75,7 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
             dataset.setdefault("scale", opt["scale"])
         for key in [key for key in dataset if key.startswith("dataroot") and dataset[key]]:
             dataset[key] = _found(dataset[key], request.root)
-        if (dataset.get("label") or {}).get("path"):
+        if isinstance(dataset.get("label"), Mapping) and dataset["label"].get("path"):
             dataset["label"]["path"] = _found(dataset["label"]["path"], request.root)
     for key, value in opt["path"].items():
         if value and ("pretrain" in key or "resume_state" in key):
@@ -93,7 +93,7 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
 
 def _found(name: str, root: Path) -> str:
     """A path as given, from here; what is not here but below ``--root`` is meant there."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     return str(root.resolve() / path if not path.exists() and (root / path).exists() else path)
 
 
@@ -129,30 +129,23 @@ def claimed(opt: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def check_checkpoints(opt: Mapping[str, Any]) -> None:
-    """Make the networks and try their checkpoints on, while an earlier run of this name is still where it was.
+def build(opt: Mapping[str, Any]) -> Any:
+    """The model, with its weights, while an earlier run of this name is still where it was.
 
     Raises:
-        WeightsError: One cannot be read, or is another network's.
-        OptionError: A network does not take its options, or the model not the network.
+        WeightsError: A checkpoint cannot be read, or is another network's.
+        OptionError: The model or a network does not take its options, or the model not the network.
     """
-    from basicsr.archs import build_network
-    from basicsr.utils.registry import MODEL_REGISTRY
+    from basicsr.models import build_model
 
-    model = MODEL_REGISTRY.get(opt["model_type"])
-    for key in [key for key in opt if key.startswith("network_")]:
-        path, label = opt["path"].get(f"pretrain_{key}"), key.removeprefix("network_")
-        try:
-            with torch.random.fork_rng(devices=[]):  # the first weights are the seed's, tried on or not
-                network = build_network(opt[key])
-        except (TypeError, ValueError, AssertionError) as error:
-            raise OptionError(f"{key}: {error}") from None
-        if opt["is_train"] and hasattr(model, "check_network"):
-            model.check_network(network, opt)
-        if not path:
-            continue
-        strict = opt["path"].get(f"strict_load_{label}", True)
-        load_weights(network, path, opt["path"].get(f"param_key_{label}", "params"), strict=strict)
+    try:
+        return build_model(deepcopy(dict(opt)))  # BasicSR's models change theirs
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's model or network
+        if is_out_of_memory(error):
+            raise
+        raise OptionError(f"the model cannot be built: {described(error)}") from error
 
 
 def brings_weights(network: Mapping[str, Any]) -> bool:
@@ -194,8 +187,27 @@ def _take_over_logger() -> logging.Logger:
 
 
 @contextmanager
-def logging_to(opt: Mapping[str, Any], kind: str) -> Iterator[logging.Logger]:
-    """BasicSR's logger, writing to the run's folder and, in short, to standard error beside a progress bar."""
+def holding_log(opt: Mapping[str, Any]) -> Iterator[list[logging.LogRecord]]:
+    """Keep what is logged for `logging_to`: there is no folder for it yet."""
+    records: list[logging.LogRecord] = []
+    logger = _take_over_logger()
+    logger.handlers = [_Holder(records)]
+    logger.setLevel(logging.INFO if opt["rank"] == 0 else logging.ERROR)
+    try:
+        yield records
+    finally:
+        _take_over_logger()
+
+
+@contextmanager
+def logging_to(opt: Mapping[str, Any], kind: str, held: Sequence[logging.LogRecord] = ()) -> Iterator[logging.Logger]:
+    """BasicSR's logger, writing to the run's folder and, in short, to standard error beside a progress bar.
+
+    Args:
+        opt: The run's options.
+        kind: What the file's name begins with.
+        held: What was logged before there was a folder.
+    """
     from basicsr.utils import get_time_str
 
     logger = _take_over_logger()
@@ -205,12 +217,25 @@ def logging_to(opt: Mapping[str, Any], kind: str) -> Iterator[logging.Logger]:
         logger.addHandler(file)
     for handler in logger.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    for record in held:
+        logger.handle(record)
     try:
         yield logger
     finally:
         for handler in logger.handlers:
             handler.close()
         _take_over_logger()
+
+
+class _Holder(logging.Handler):
+    """Keeps records in a list."""
+
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
 
 
 class _File(logging.FileHandler):

@@ -7,8 +7,9 @@ from typing import Any
 
 from ..config import Request
 from ..errors import OptionError
+from .loaders import build_dataset
 from .processes import losses_told
-from .session import begin, brings_weights, check_checkpoints, claimed, logging_to, open_folder, settle_seed
+from .session import begin, brings_weights, build, claimed, holding_log, logging_to, open_folder, settle_seed
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
 
 def _test(opt: dict[str, Any]) -> list[Score]:
     settle_seed(opt)
-    check_checkpoints(opt)
-    from basicsr.data import build_dataloader, build_dataset
-    from basicsr.models import build_model
+    from basicsr.data import build_dataloader
 
     loaders = []
     for phase, dataset_opt in opt["datasets"].items():
@@ -53,11 +52,12 @@ def _test(opt: dict[str, Any]) -> list[Score]:
         loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
     if not loaders:
         raise OptionError("datasets: names no test set (test..., val...)")
+    with holding_log(opt) as held:
+        model = build(opt)
     open_folder(opt, keep=False)
-    with logging_to(opt, "test") as logger:
+    with logging_to(opt, "test", held) as logger:
         for warning in opt["warnings"]:
             logger.warning(warning)
-        model = build_model(opt)
         scores = []
         for _, loader in loaders:
             name = loader.dataset.opt["name"]

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import gather, keep_memory
-from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError
+from ..errors import CollapseError, RainOerMeError, WeightsError
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..progress import is_terminal
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
 from .loaders import Loaders
 from .processes import Agreement, Signals, first_decides, losses_told
 from .random_states import random_states, set_random_states, undisturbed
-from .session import begin, check_checkpoints, claimed, logging_to, open_folder, settle_seed
+from .session import begin, build, claimed, holding_log, logging_to, open_folder, settle_seed
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -55,27 +55,26 @@ def _train(opt: dict[str, Any]) -> None:
     before = (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None
     settle_seed(opt, before)
     warmup = None if checkpoint is None else checkpoint.state.get("warmup")
-    run_opt = _continued(opt, checkpoint, warmup)
-    check_checkpoints(run_opt)
     if opt["device"] == "cpu":
         keep_memory()
     loaders = Loaders(opt)
+    went_back = 0 if checkpoint is None else int(checkpoint.state.get("went_back", 0))
+    with holding_log(opt) as held:
+        run = _Run(_continued(opt, checkpoint, warmup), loaders, checkpoint, went_back)
     # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=checkpoint is not None)
-    with logging_to(opt, "train") as logger:
+    with logging_to(opt, "train", held) as logger:
         for warning in (*opt["warnings"], *(f"passed over: {problem}" for problem in problems)):
             logger.warning(warning)
         _describe(opt, logger, loaders)
-        went_back = 0 if checkpoint is None else int(checkpoint.state.get("went_back", 0))
         while True:
-            run = _Run(run_opt, loaders, checkpoint, went_back, logger)
             try:
                 run.go()
                 return
             except CollapseError as error:
                 went_back += 1
                 checkpoint, warmup = _retreat(opt, error, went_back, logger)
-                run_opt = _continued(opt, checkpoint, warmup)
+                run = _Run(_continued(opt, checkpoint, warmup), loaders, checkpoint, went_back)
 
 
 def _find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
@@ -172,21 +171,15 @@ class _Run:
         loaders: Loaders,
         checkpoint: Checkpoint | None,
         went_back: int,
-        logger: logging.Logger,
     ):
-        from basicsr.models import build_model
-        from basicsr.train import init_tb_loggers
-        from basicsr.utils import MessageLogger
+        from basicsr.utils import get_root_logger
 
         from ..models.skips import Skips
         from .sound_steps import watch_steps
 
-        self.opt, self.loaders, self.logger, self.went_back = opt, loaders, logger, went_back
+        self.opt, self.loaders, self.logger, self.went_back = opt, loaders, get_root_logger(), went_back
         self.device = torch.device(opt["device"])
-        try:
-            self.model = build_model(deepcopy(opt))
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise OptionError(f"the model cannot be built: {error}") from error
+        self.model = build(opt)
         self.model.more_to_save = self._more_to_save
         if not hasattr(self.model, "skips"):
             folder = Path(opt["path"]["experiments_root"]) / "nonfinite"
@@ -194,10 +187,8 @@ class _Run:
             watch_steps(self.model, self.model.skips, lambda: (self.iteration + 1, self.data))
         self.iteration = self.samples = 0
         self.total = int(opt["train"]["total_iter"])
-        self.tb_logger = init_tb_loggers(opt)
         if checkpoint is not None:
             self._go_on_from(checkpoint)
-        self.messages = MessageLogger(opt, self.iteration + 1, self.tb_logger)
         self.saved_at = self.validated_at = self.iteration
         self.between = True
         """Whether the model is between two iterations: within one it is neither what it was nor what it will be."""
@@ -249,6 +240,11 @@ class _Run:
             RainOerMeError: What the user can mend.
             KeyboardInterrupt: It was asked to stop.
         """
+        from basicsr.train import init_tb_loggers
+        from basicsr.utils import MessageLogger
+
+        self.tb_logger = init_tb_loggers(self.opt)
+        self.messages = MessageLogger(self.opt, self.iteration + 1, self.tb_logger)
         with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals, warnings.catch_warnings():
             # A schedule moves on before the first step that an optimiser makes in a resumed run.
             warnings.filterwarnings("ignore", "Detected call of", UserWarning)

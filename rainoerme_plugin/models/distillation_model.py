@@ -16,6 +16,7 @@ from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
+from ..archs.adapt import is_out_of_memory
 from ..archs.distillation_net import DistillationNet
 from ..data.panels import show_rain
 from ..distillation.collapse import CollapseGuard
@@ -23,7 +24,7 @@ from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_gradients
-from ..errors import OptionError, one_line
+from ..errors import OptionError, RainOerMeError, described, one_line
 from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
 from .lr_scheduler import LinearDecayLR
@@ -108,6 +109,26 @@ class DistillationModel(DerainingModel):
         batch = (opt.get("datasets") or {}).get("train", {}).get("batch_size_per_gpu", parts)
         if batch % parts:
             raise OptionError(f"train.accumulation: a batch of {batch} cannot be split into {parts} equal parts")
+        crop_size = (opt.get("datasets") or {}).get("train", {}).get("crop_size")
+        if crop_size is not None:
+            cls._try_crop(network, int(crop_size))
+
+    @staticmethod
+    @torch.no_grad()
+    def _try_crop(network: nn.Module, crop_size: int) -> None:
+        training, device = network.training, next(network.parameters()).device
+        network.eval()
+        try:
+            network(torch.zeros(1, 3, crop_size, crop_size, device=device), layers=True)
+        except RainOerMeError:
+            raise
+        except Exception as error:  # of any package's network
+            if is_out_of_memory(error):
+                raise
+            raise OptionError(
+                f"network_g does not take crops of {crop_size}x{crop_size}: {described(error)}"
+            ) from error
+        network.train(training)
 
     @classmethod
     def _backbone(cls, network: nn.Module, opt: Mapping[str, Any]) -> tuple[nn.Module, BackboneOptions] | None:

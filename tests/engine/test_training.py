@@ -16,7 +16,7 @@ from tiny import tiny_data, tiny_options, write_images
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.data.unpaired import shuffled
-from rainoerme_plugin.engine.session import begin, check_checkpoints
+from rainoerme_plugin.engine.session import begin, build, settle_seed
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError
 
@@ -317,10 +317,13 @@ def test_a_label_of_another_size_is_refused(data: Path) -> None:
         train(Request(tiny_options(data, datasets__train__label=label), root=data))
 
 
-def test_trying_the_networks_on_leaves_the_first_weights_to_the_seed(data: Path) -> None:
+def test_the_first_weights_are_the_seeds(data: Path) -> None:
+    from basicsr.archs import build_network
+    from basicsr.utils import set_random_seed
+
     opt = begin(Request(tiny_options(data), root=data), training=True)
-    torch.manual_seed(5)
-    first = torch.rand(3)
-    torch.manual_seed(5)
-    check_checkpoints(opt)
-    assert torch.equal(torch.rand(3), first)
+    settle_seed(opt)
+    model = build(opt)
+    set_random_seed(0)
+    network = build_network({**opt["network_g"]})
+    assert all(torch.equal(value, model.net_g.state_dict()[name]) for name, value in network.state_dict().items())
