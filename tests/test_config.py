@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny import OPTIONS
 
 from rainoerme_plugin.config import read_options
 from rainoerme_plugin.errors import OptionError
@@ -84,3 +85,28 @@ def test_code_in_a_base_does_not_run(tmp_path: Path) -> None:
     with pytest.raises(OptionError):
         read_options(write(tmp_path / "o.yml", "_base_: base.yml"))
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("file", sorted(OPTIONS.glob("*.yml")), ids=lambda path: path.name)
+def test_files_inherit_as_mmengine_reads_them(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.config import Config
+
+    for name in ("RAINOERME_DATA", "RAINOERME_WEIGHTS"):
+        monkeypatch.setenv(name, f"${{{name}}}")  # which mmengine leaves
+    expected = Config.fromfile(str(file), use_predefined_variables=False, import_custom_modules=False).to_dict()
+    assert read_options(file) == expected
+
+
+def test_deleting_merging_and_several_bases_are_mmengines(tmp_path: Path) -> None:
+    from mmengine.config import Config
+
+    (tmp_path / "a.yml").write_text("a: {x: 1, y: {z: 2, w: [1, 2]}}\nb: [1, {c: 2}]\n")
+    (tmp_path / "b.yml").write_text("d: {e: null, f: 1.5e-3}\ng: text\n")
+    file = tmp_path / "c.yml"
+    file.write_text(
+        "_base_: [a.yml, b.yml]\n"
+        "a: {y: {_delete_: true, v: 3}, x: {n: 1, _delete_: true}}\n"
+        "b: [3]\nd: {f: ~}\nh: {i: {j: on}}\n"
+    )
+    expected = Config.fromfile(str(file), use_predefined_variables=False, import_custom_modules=False).to_dict()
+    assert read_options(file) == expected
