@@ -30,23 +30,28 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
         durable: Wait until it is on the disk, so that a power cut leaves the old file or the new one, too.
 
     Raises:
-        OSError: It cannot be written; the old file is as it was.
+        OSError: It cannot be written; the old file is as it was. The error names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if durable:
+            sync(path.parent)
+    except OSError as error:
+        # The system names the temporary file, or none.
+        error.filename, error.filename2 = os.fspath(path), None
         raise
-    if durable:
-        sync(path.parent)
 
 
 def user_path(path: str | Path) -> Path:
@@ -123,8 +128,9 @@ def claim(folder: Path) -> Iterator[None]:
             "since": datetime.now().astimezone().isoformat(" ", "seconds"),
             "command": " ".join(sys.argv),
         }
-        os.truncate(handle, 0)
-        os.pwrite(handle, json.dumps(who).encode(), 0)
+        with suppress(OSError):  # the lock holds without it, on a full disk, too
+            os.truncate(handle, 0)
+            os.pwrite(handle, json.dumps(who).encode(), 0)
         yield
     finally:
         path.unlink(missing_ok=True)

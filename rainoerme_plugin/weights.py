@@ -329,6 +329,6 @@ def _save(data: bytes, path: Path) -> str:
         write_whole(path, data, durable=True)
     except OSError as error:
         raise RainOerMeError(
-            f"cannot save {path}: {os.strerror(error.errno or 0)}; mend that and run again with --auto_resume"
+            f"cannot save {path}: {error.strerror or error}; mend that and run again with --auto_resume"
         ) from None
     return hashlib.sha256(data).hexdigest()

@@ -142,8 +142,19 @@ def test_what_is_sound_is_loaded(tmp_path: Path) -> None:
             assert isinstance(PretrainedNet(str(tmp_path / name)), RainOerMeNet)
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_but_the_one_line_is_said(tmp_path: Path) -> None:
+    data = bytearray(originals()["legacy.pth"])
+    data[1] = 61  # the version of pickle, of which PyTorch warns in a paragraph
+    (tmp_path / "a.pth").write_bytes(data)
+    read_checkpoint(tmp_path / "a.pth")
+
+
+NO_FILES = ["folder", "pipe", "device", "loop", "missing", "~no-such-user/x", "x" * 5000, "zero\0byte"]
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".state", ".safetensors"])
-@pytest.mark.parametrize("what", ["folder", "pipe", "device", "loop", "missing", "~nobody/x", "x" * 5000, "zero\0byte"])
+@pytest.mark.parametrize("what", NO_FILES)
 def test_what_is_no_file_is_refused_and_not_waited_for(what: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     if what == "folder":

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
@@ -78,10 +78,15 @@ def _run(parsed: argparse.Namespace) -> int:
     except MemoryError as error:
         message = f"out of memory: {one_line(error)}"
     except KeyboardInterrupt:
-        print(f"basicsr {parsed.command}: interrupted", file=sys.stderr)
+        _say(f"basicsr {parsed.command}: interrupted")
         return INTERRUPTED
-    print(f"basicsr {parsed.command}: error: {message}", file=sys.stderr)
+    _say(f"basicsr {parsed.command}: error: {message}")
     return USER_ERROR
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # written to a full disk, perhaps; the exit status stands
+        print(line, file=sys.stderr)
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def _open(file: BinaryIO, where: object) -> ImageFile:
         raise DataError(f"{where}: too little memory to read it; {_SMALLER}") from None
     except Exception:  # whatever came up
         image = None
-    if image is None or min(image.size) < 1:
+    if image is None:
         raise DataError(f"{where}: not an image this package reads ({_FORMATS}), or damaged; replace or remove it")
     if image.width * image.height > MAX_PIXELS:
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..distillation.filters import CoarseFilter
 from ..errors import DataError
-from ..files import remove_leftovers, write_whole
+from ..files import remove_leftovers, user_path, write_whole
 from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
 from .names import Names
@@ -87,7 +87,7 @@ def kept_labels(
     Raises:
         DataError: An image cannot be read or the cache cannot be written.
     """
-    root = Path(cache).expanduser()
+    root = user_path(cache)
     for folder in (root / coarse_filter.key).glob("??"):
         remove_leftovers(folder, older=3600)
 

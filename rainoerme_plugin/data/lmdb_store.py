@@ -12,7 +12,7 @@ import shutil
 import threading
 from array import array
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -112,6 +112,8 @@ class LmdbReader:
         if not self.keys:
             raise DataError(f"{self.root}: {META} lists no images; make the LMDB again")
         _check_pages(self.root, "make it again")
+        self._file = str(self.root / "data.mdb")
+        self._length = os.path.getsize(self._file)
         with _environment(self.root) as environment:
             entries = int(environment.stat()["entries"])
         if entries != len(self.keys):
@@ -134,6 +136,10 @@ class LmdbReader:
             DataError: There is none, or the LMDB is damaged.
         """
         with _environment(self.root) as environment:
+            # To read behind the end of a mapped file kills the process.
+            with suppress(OSError):
+                if os.stat(self._file).st_size < self._length:
+                    raise DataError(f"{self.root}: data.mdb is shorter than when it was opened; make the LMDB again")
             try:
                 transaction = environment.begin(buffers=True)
                 value = transaction.get(key.encode())

@@ -39,7 +39,13 @@ class Checkpoint:
         if not file.is_file():
             raise WeightsError(f"{self.path} cannot be resumed: {file} is missing")
         known = (self.state.get("networks") or {}).get(file.name)
-        if known is not None and known != hashlib.sha256(file.read_bytes()).hexdigest():
+        try:
+            found = hashlib.sha256(file.read_bytes()).hexdigest() if known is not None else None
+        except OSError as error:
+            raise WeightsError(
+                f"{self.path} cannot be resumed: {file} cannot be read ({error.strerror or error})"
+            ) from None
+        if known != found:
             raise WeightsError(
                 f"{self.path} cannot be resumed: {file} is damaged, or was written by another run (its SHA-256 is not "
                 "the one in the state)"

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -12,9 +19,12 @@ from torch.utils.data import DataLoader
 
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate
-from ..errors import DataError, OptionError, RainOerMeError, described
+from ..errors import DataError, OptionError, RainOerMeError, described, one_line
 from .random_states import undisturbed
 from .sampler import Numbered, StreamSampler
+
+_NO_ROOM = re.compile(r"shared memory.*No space|</torch_\S*>.*(No space|Cannot allocate)", re.DOTALL)
+_REMEDY = "lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"
 
 
 def build_dataset(opt: Mapping[str, Any]) -> Any:
@@ -64,24 +74,29 @@ class Loaders:
             KeyboardInterrupt: It has died, and ``stopping`` says that the run was asked to stop.
         """
         batches = iter(self._stream(first, iterations))
-        # PyTorch's handler raises the death of a worker in the middle of whatever is being done, a step included; so
-        # it is noticed when its batch is missed.
-        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        workers = _Workers(getattr(batches, "_workers", ()))
         try:
-            yield from batches
+            for _ in range(iterations):
+                with workers.watched():
+                    batch = next(batches)
+                yield batch
         except Exception as error:
-            # It shows as one of many errors, by what was under way between the two processes.
-            dead = [worker for worker in getattr(batches, "_workers", ()) if not worker.is_alive()]
-            if isinstance(error, RainOerMeError) or not dead:
+            if isinstance(error, RainOerMeError):
+                raise
+            if _NO_ROOM.search(str(error)):
+                raise DataError(f"no room in /dev/shm to hand over images; {_REMEDY}") from None
+            # A death shows as one of many errors, by what was under way between the two processes.
+            dead = workers.dead(patience=1.0)
+            if dead is None:
                 raise
             if stopping():
                 raise KeyboardInterrupt from None
             raise DataError(
-                f"a process that reads images has died (exit code {dead[0].exitcode}); where Linux killed it for want "
-                "of memory, lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"
+                f"a process that reads images has died (exit code {dead}); where Linux killed it for want of memory, "
+                f"{_REMEDY}"
             ) from None
         finally:
+            workers.end()
             # Else they would wait for the interpreter's end, and it for them.
             getattr(batches, "_shutdown_workers", lambda: None)()
 
@@ -99,7 +114,7 @@ class Loaders:
             drop_last=True,
             pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
             collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
-            worker_init_fn=_outlast_signals,
+            worker_init_fn=_begin_to_work,
             generator=torch.Generator(),  # of the workers' seeds, which must not be drawn from training's own
         )
 
@@ -113,7 +128,63 @@ class Loaders:
         return samples // self.images
 
 
-def _outlast_signals(worker: int) -> None:
+class _Workers:
+    """The processes that read images; the death of one is noticed as soon as a batch is waited for, and only then.
+
+    PyTorch's own handler raises it in the middle of whatever is being done, a step included. Without one it takes five
+    seconds, and one that dies with half a message written is waited for for ever.
+    """
+
+    def __init__(self, processes: Sequence[BaseProcess]) -> None:
+        self._processes = list(processes)
+        self._waiting = False
+        in_main = threading.current_thread() is threading.main_thread()
+        self._listens = bool(processes) and in_main and hasattr(signal, "SIGCHLD")
+        if self._listens:
+            signal.signal(signal.SIGCHLD, self._look)
+
+    def dead(self, patience: float = 0.0) -> int | None:
+        """The exit code of one that has died; its connections may be gone ``patience`` seconds before itself."""
+        if patience and self._processes:
+            wait([process.sentinel for process in self._processes], patience)
+        return next((process.exitcode for process in self._processes if process.exitcode), None)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """A time in which a death raises an exception."""
+        self._waiting = True
+        try:
+            self._look()
+            yield
+        finally:
+            self._waiting = False
+
+    def end(self) -> None:
+        """Let none go on: all that they could do is read."""
+        for process in self._processes:
+            process.kill()
+        if self._listens:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _look(self, number: int = 0, frame: object = None) -> None:
+        if self._waiting and self.dead() is not None:
+            self._waiting = False
+            raise ChildProcessError
+
+
+def _begin_to_work(worker: int) -> None:
     """What ends a run may be sent to all its processes, but the training process still wants its batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    Queue._on_queue_feeder_error = staticmethod(_lose_batch)  # type: ignore[attr-defined]
+
+
+def _lose_batch(error: Exception, batch: object) -> None:
+    """End a worker that cannot hand over a batch; else nobody would hear of it, and the batch be waited for for ever.
+
+    There may be no room in /dev/shm, or too many open files.
+    """
+    try:
+        print(f"a batch cannot be handed over: {one_line(error)}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(1)

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from datetime import timedelta
 from itertools import count
@@ -242,8 +242,13 @@ class _File(logging.FileHandler):
     """A log file; where it can no longer be written, as on a full disk, training goes on and the console says so."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
         self.setLevel(logging.CRITICAL + 1)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is tried once more
+            super().close()
 
 
 class _Console(logging.Handler):
@@ -253,7 +258,8 @@ class _Console(logging.Handler):
         if getattr(record, "only_file", False):
             return
         line = self.format(record)
-        if is_terminal():
-            tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a file on a full disk, or nobody's any more: the log file has it
+            if is_terminal():
+                tqdm.write(line, file=sys.stderr)
+            else:
+                print(line, file=sys.stderr, flush=True)

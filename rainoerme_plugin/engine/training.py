@@ -18,9 +18,10 @@ from tqdm import tqdm
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import gather, keep_memory
-from ..errors import CollapseError, RainOerMeError, WeightsError
+from ..errors import CollapseError, RainOerMeError, WeightsError, one_line
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..progress import is_terminal
+from .board import Board
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
 from .loaders import Loaders
 from .processes import Agreement, Signals, first_decides, losses_told
@@ -192,7 +193,7 @@ class _Run:
         self.saved_at = self.validated_at = self.iteration
         self.between = True
         """Whether the model is between two iterations: within one it is neither what it was nor what it will be."""
-        self._agreed = False
+        self._agreed = self._saving = False
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -240,10 +241,9 @@ class _Run:
             RainOerMeError: What the user can mend.
             KeyboardInterrupt: It was asked to stop.
         """
-        from basicsr.train import init_tb_loggers
         from basicsr.utils import MessageLogger
 
-        self.tb_logger = init_tb_loggers(self.opt)
+        self.tb_logger = Board(self.opt, self.logger)
         self.messages = MessageLogger(self.opt, self.iteration + 1, self.tb_logger)
         with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals, warnings.catch_warnings():
             # A schedule moves on before the first step that an optimiser makes in a resumed run.
@@ -253,17 +253,21 @@ class _Run:
             except BaseException as error:
                 # Of several processes only a stop finds all at the same iteration.
                 if self.between and (self._agreed or not self.opt["dist"]):
-                    self._save_what_there_is()
-                if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
-                    raise RainOerMeError(
-                        f"out of memory on {self.device} in iteration {self.iteration + 1}; lower "
-                        "datasets.train.batch_size_per_gpu or crop_size, or raise train.accumulation, and go on with "
-                        "--auto_resume"
-                    ) from error
+                    self._save_what_there_is(error)
+                if is_out_of_memory(error):
+                    raise self._out_of_memory() from error
                 raise
             finally:
-                if self.tb_logger:
-                    self.tb_logger.close()
+                self.tb_logger.close()
+
+    def _out_of_memory(self) -> RainOerMeError:
+        if self.between:
+            where = f"after iteration {self.iteration}"
+            remedy = "give val.tile a smaller number or lower datasets.train.num_worker_per_gpu"
+        else:
+            where = f"in iteration {self.iteration + 1}"
+            remedy = "lower datasets.train.batch_size_per_gpu or crop_size, or raise train.accumulation"
+        return RainOerMeError(f"out of memory on {self.device} {where}; {remedy}, and go on with --auto_resume")
 
     def _loop(self, signals: Signals) -> None:
         start, val = time.monotonic(), self.opt.get("val") or {}
@@ -351,20 +355,22 @@ class _Run:
         self.validated_at = self.iteration
 
     def _save(self) -> None:
+        self._saving = True
         self._random_states = gather(random_states(self.device))
         self.model.save(self.loaders.epoch(self.samples), self.iteration)
-        self.saved_at = self.iteration
+        self.saved_at, self._saving = self.iteration, False
         keep = self.opt["logger"].get("keep_checkpoints")
         if keep and self.opt["rank"] == 0:
             prune(Path(self.opt["path"]["training_states"]), int(keep))
 
-    def _save_what_there_is(self) -> None:
-        if self.iteration == self.saved_at:
+    def _save_what_there_is(self, ended_by: BaseException) -> None:
+        if self.iteration == self.saved_at or (self._saving and isinstance(ended_by, KeyboardInterrupt)):
             return
         try:
             self._save()
-        except (RainOerMeError, OSError) as problem:
-            self.logger.error(f"The state of iteration {self.iteration} could not be saved: {problem}")
+        except Exception as problem:  # what ended the run is what is to be told
+            if str(problem) != str(ended_by):
+                self.logger.error(f"The state of iteration {self.iteration} could not be saved: {one_line(problem)}")
         else:
             self.logger.info(f"Saved the state of iteration {self.iteration}; go on with --auto_resume")
 

@@ -21,6 +21,7 @@ from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image, write_image
 from ..data.panels import panel, show_rain, shrink
 from ..devices import control_group
+from ..errors import RainOerMeError
 from ..progress import is_terminal
 from .shared import buffers_of_first, from_first, is_first, shared_out
 
@@ -200,11 +201,18 @@ class DerainingModel(SRModel):
     def _save_image(self, image: RGB, dataset: str, stem: str, current_iter: int | str) -> None:
         folder = Path(self.opt["path"]["visualization"])
         if self.is_train:
-            write_image(folder / stem / f"{stem}_{current_iter}.png", image)
+            _write(folder / stem / f"{stem}_{current_iter}.png", image)
         else:
             suffix = self.opt["val"].get("suffix")
-            write_image(folder / dataset / (f"{stem}_{suffix}.png" if suffix else f"{stem}.png"), image)
+            _write(folder / dataset / (f"{stem}_{suffix}.png" if suffix else f"{stem}.png"), image)
 
     def _save_panel(self, picture: RGB, title: str, current_iter: int | str) -> None:
         file = f"{title}_{current_iter}.png" if self.is_train else f"{title}.png"
-        write_image(Path(self.opt["path"]["visualization"]) / "panels" / file, picture)
+        _write(Path(self.opt["path"]["visualization"]) / "panels" / file, picture)
+
+
+def _write(path: Path, image: RGB) -> None:
+    try:
+        write_image(path, image)
+    except OSError as error:
+        raise RainOerMeError(f"cannot save {path}: {error.strerror or error}; mend that and run again") from None

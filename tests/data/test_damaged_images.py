@@ -223,7 +223,7 @@ def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
 def test_what_looks_like_a_scan_in_a_preview_or_behind_the_end_is_none() -> None:
     data = images()["gradual.jpg"]
     preview = b"\xff\xe5" + struct.pack(">H", 2 + 400) + b"\xff\xda" * 200
-    assert check(data[:2] + preview + data[2:] + b"\xff\xda" * 1000, "film.jpg")
+    assert check(data[:2] + preview + data[2:] + b"\0\2" + b"\xff\xda\0\2" * 1000, "film.jpg")
 
 
 # --- what is no file ---
@@ -323,7 +323,23 @@ def test_a_check_names_every_broken_image_of_a_folder(
     broken = {name for name, data in damaged_images(300, 2000) if outcome(data, name)[1] is None}
     assert len(lines) == len(broken) + 1
     assert all(sum(f"/{name}: " in line for line in lines) == 1 for name in broken)
-    assert any(r"caf\udce9" in line for line in lines)
+    assert any(r"caf\udce9" in line and "not an image" in line for line in lines)
+
+
+def test_a_folder_whose_name_is_no_unicode_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.png").write_bytes(images()["colour.png"])
+    status, out = run(capsys, "prepare", "check", folder)
+    assert status == 0
+    assert r"caf\udce9: 1 images" in out
+
+
+def test_a_size_of_zero_is_none() -> None:
+    for kind, place in (("colour.png", 16), ("colour.bmp", 18)):
+        data = bytearray(images()[kind])
+        data[place : place + 4] = bytes(4)
+        assert outcome(bytes(data), kind) == (None, None)
 
 
 def test_labels_and_lmdbs_of_damaged_images_are_whole_or_not_there(

@@ -176,7 +176,7 @@ def test_a_check_reads_what_lies_outside_when_told_to(root: Path, capsys: pytest
     assert "1 pairs by the rule 'list file'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("where", ["~nobody/set", "x" * 5000, "zero\0byte", "pipe", "gone", ""])
+@pytest.mark.parametrize("where", ["~no-such-user/set", "x" * 5000, "zero\0byte", "pipe", "gone", ""])
 def test_a_place_that_is_none_is_one_line(root: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(root / "pipe")
     for words in (["check"], ["labels", "-o", str(root / "out")], ["lmdb", "-o", str(root / "out.lmdb")]):
