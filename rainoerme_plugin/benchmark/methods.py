@@ -23,6 +23,7 @@ from ..config import read_options
 from ..data.images import RGB, Rounding, to_image, to_tensor
 from ..data.sources import list_images
 from ..errors import DataError, OptionError, WeightsError
+from ..files import user_path
 from ..weights import load_weights
 from .options import (
     FileMethod,
@@ -199,10 +200,10 @@ def _open(name: str, options: MethodOptions, datasets: tuple[str, ...]) -> Metho
     if isinstance(options, FileMethod):
         from ..models.networks import PretrainedNet
 
-        file = Path(options.file).expanduser()
+        file = user_path(options.file)
         return _with_network(name, options, PretrainedNet(str(file), options.key), file)
     assert isinstance(options, NetworkMethod)
-    file = Path(options.file).expanduser()
+    file = user_path(options.file)
     network = _build(options.network, f"methods.{name}.network")
     load_weights(network, file, options.key)
     return _with_network(name, options, network, file, (options.network,))
@@ -259,7 +260,7 @@ def _published(file: str) -> str | None:
 
 
 def _open_run(name: str, options: RunMethod) -> Method:
-    folder = Path(options.folder).expanduser()
+    folder = user_path(options.folder)
     record = folder / "options.yml"
     if not record.is_file():
         raise OptionError(f"methods.{name}.folder: {folder} is no folder of a training run: it has no options.yml")
@@ -293,7 +294,7 @@ def _open_images(name: str, options: ImagesMethod, datasets: tuple[str, ...]) ->
     folders = {}
     for dataset in datasets:
         if isinstance(options.folder, str):
-            inner = Path(options.folder).expanduser() / dataset
+            inner = user_path(options.folder) / dataset
             folder = inner if inner.is_dir() and list_images(inner) else Path(options.folder)
         elif dataset in options.folder:
             folder = Path(options.folder[dataset])

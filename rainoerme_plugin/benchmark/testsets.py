@@ -15,6 +15,7 @@ from ..data.images import RGB
 from ..data.pairing import Pair
 from ..data.sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, open_source, untracked
 from ..errors import DataError, OptionError
+from ..files import user_path
 from ..models.datasets import PairedRainDataset, SingleRainDataset
 from ..options import read_section
 from .known import KnownSet, known_set
@@ -158,7 +159,7 @@ def training_hashes(folder: str | Path, records: Records, track: Track[Any] = un
     Raises:
         DataError: There are no images.
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     source = open_source(path) if is_lmdb(path) else FolderSource(path, recursive=True)
     items = [Single(source, index) for index in range(len(source))]
     looks = list(look_at(items, source.names, f"training images in {path.name}", records, track))
@@ -181,7 +182,7 @@ def open_test_set(name: str, options: Mapping[str, Any]) -> TestSet:
     if kind not in _CLASSES:
         raise OptionError(f"{key}.type: expected {' or '.join(_CLASSES)}, got '{kind}'")
     for word in [word for word in rest if word.startswith("dataroot") and isinstance(rest[word], str)]:
-        rest[word] = str(Path(rest[word]).expanduser())
+        rest[word] = str(user_path(rest[word]))
     dataset = _CLASSES[kind]({"name": name, **rest, "section": name})
     where = str(rest.get("dataroot") or rest.get("dataroot_lq"))
     known = known_set(own.known_as) if own.known_as else known_set(name, *reversed(Path(where).parts))

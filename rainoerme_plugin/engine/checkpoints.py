@@ -11,10 +11,47 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import WeightsError
 from ..weights import read_checkpoint
+
+
+class _Best(BaseModel):
+    """The best figure of a metric so far."""
+
+    better: str
+    val: float
+    iter: int
+
+
+class _State(BaseModel):
+    """What a training state holds; BasicSR's own have the first four. docs/reliability.md has what each is."""
+
+    model_config = ConfigDict(strict=True)
+
+    iter: Annotated[int, Field(ge=0)]
+    epoch: int
+    optimizers: list[dict[str, Any]]
+    schedulers: list[dict[str, Any]]
+    samples: Annotated[int, Field(ge=0)] = 0
+    random: list[dict[str, Any]] = []
+    options: dict[str, Any] = {}
+    best: dict[str, dict[str, dict[str, Any]]] = {}
+    model: dict[str, Any] = {}
+    networks: dict[Annotated[str, Field(pattern=r"^net_\w+_\d+\.pth$")], str] = {}
+    went_back: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("best")
+    @classmethod
+    def _has_figures(cls, best: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+        for figures in best.values():
+            for figure in figures.values():
+                _Best.model_validate(figure, strict=True)
+        return best
 
 
 @dataclass(frozen=True)
@@ -59,11 +96,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         WeightsError: The file is damaged or no training state, or one of its networks is not there as it was saved.
     """
-    state = read_checkpoint(path)
-    if not isinstance(state, dict) or not {"iter", "epoch", "optimizers", "schedulers"} <= set(state):
-        raise WeightsError(f"{path}: not a training state; path.resume_state takes a .state file from training_states/")
-    checkpoint = Checkpoint(path, state)
-    for name in state.get("networks") or {}:
+    try:
+        state = _State.model_validate(read_checkpoint(path))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"])) or "all of it"
+        raise WeightsError(
+            f"{path}: not a training state ({place}: {problem['msg']}); path.resume_state takes a .state file from "
+            "training_states/"
+        ) from None
+    checkpoint = Checkpoint(path, {name: getattr(state, name) for name in state.model_fields_set})
+    for name in state.networks:
         checkpoint.network(name.rpartition("_")[0])
     return checkpoint
 

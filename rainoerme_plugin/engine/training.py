@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import gather, keep_memory
-from ..errors import CollapseError, RainOerMeError, WeightsError, one_line
+from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..progress import is_terminal
 from .board import Board
@@ -204,21 +204,21 @@ class _Run:
         for difference in differences:
             self.logger.warning(f"changed since the checkpoint: {difference}")
         changed = any(text.startswith(("train.optim_", "train.scheduler")) for text in differences)
+        states = state.get("random") or []
         try:
             if changed:
                 _resume_with_new_rates(self.model, state)
             else:
                 self.model.resume_training(state)
-        except (AssertionError, ValueError, KeyError) as error:
-            raise WeightsError(f"{checkpoint.path} does not fit this model and its optimisers: {error}") from None
-        if hasattr(self.model, "set_more_state") and "model" in state:
-            self.model.set_more_state(state["model"])
+            if hasattr(self.model, "set_more_state") and "model" in state:
+                self.model.set_more_state(state["model"])
+            if len(states) == self.opt["world_size"]:
+                set_random_states(states[self.opt["rank"]], self.device)
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"{checkpoint.path} does not fit this model: {described(error)}") from None
         if state.get("best"):
             self.model.best_metric_results = state["best"]
-        states = state.get("random") or []
-        if len(states) == self.opt["world_size"]:
-            set_random_states(states[self.opt["rank"]], self.device)
-        elif states:
+        if len(states) not in (0, self.opt["world_size"]):
             self.logger.warning(f"the checkpoint is of {len(states)} processes: their random states are not taken over")
 
     def _more_to_save(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -12,6 +11,7 @@ from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet as _DistillationNet
 from ..archs.recognise import UnknownNetworkError, recognise
 from ..errors import WeightsError
+from ..files import user_path
 from ..weights import check_finite, find_state_dict, load_weights, read_checkpoint, without_prefixes
 
 
@@ -22,7 +22,7 @@ def PretrainedNet(file: str, key: str | None = None) -> nn.Module:  # noqa: N802
         file: The checkpoint: of a network of this package, or of any that spandrel recognises.
         key: Where in the file the weights are; None looks in the usual places.
     """
-    path = Path(file).expanduser()
+    path = user_path(file)
     state, _ = find_state_dict(read_checkpoint(path), path, key)
     check_finite(state, path)
     problem: WeightsError | None = None

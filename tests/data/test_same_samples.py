@@ -140,7 +140,7 @@ def test_workers_of_any_kind_give_the_same(build: Build, method: str) -> None:
     for kind in ("decoded LMDB", "memory"):
         dataset = build(kind)
         assert alike(dataset[START], reference[0])  # the parent has it open, or in memory, when the workers begin
-        sampler = StreamSampler(dataset, START, START + 12, batch=4)
+        sampler = StreamSampler(START, START + 12, batch=4)
         loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=2, multiprocessing_context=method)
         batches = list(loader)
         assert len(batches) == 3
@@ -196,7 +196,7 @@ def test_batches_made_on_a_device_are_those_of_a_loader(build: Build, batch: int
 
 def test_batches_may_be_gone_through_again_and_left_early(build: Build) -> None:
     dataset = build("memory")
-    made = DeviceBatches(dataset, StreamSampler(dataset, 0, 400, batch=4), 4, torch.device("cpu"))
+    made = DeviceBatches(dataset, StreamSampler(0, 400, batch=4), 4, torch.device("cpu"))
     first = next(iter(made))
     assert alike(next(iter(made)), first)
 
@@ -204,7 +204,7 @@ def test_batches_may_be_gone_through_again_and_left_early(build: Build) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_batches_on_a_gpu_are_those_of_the_cpu(build: Build) -> None:
     dataset = build("memory")
-    sampler = StreamSampler(dataset, 0, 64, batch=4)
+    sampler = StreamSampler(0, 64, batch=4)
     batches = [DeviceBatches(dataset, sampler, 4, torch.device(device)) for device in ("cuda", "cpu")]
     for one, other in zip(*batches, strict=True):
         assert one["rainy"].is_cuda

@@ -198,7 +198,7 @@ def test_samples_do_not_repeat_from_pass_to_pass(dataset: UnpairedRain) -> None:
 def test_the_number_of_workers_changes_nothing(dataset: UnpairedRain, start: int) -> None:
     def batches(workers: int) -> list[dict[str, torch.Tensor]]:
         torch.manual_seed(workers)
-        sampler = StreamSampler(dataset, start, start + 24, batch=4)
+        sampler = StreamSampler(start, start + 24, batch=4)
         return list(DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers))
 
     plain = batches(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,44 @@ def test_a_state_of_another_optimiser_is_refused_on_one_line(data: Path) -> None
     saved = torch.load(file, weights_only=True)
     saved["optimizers"] *= 2
     torch.save(saved, file)
-    with pytest.raises(WeightsError, match=r"3\.state does not fit this model and its optimisers"):
+    with pytest.raises(WeightsError, match=r"3\.state does not fit this model: "):
         train(Request(options, root=data, auto_resume=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("iter", "epoch", "samples", "went_back") for value in ("x", None, [1], {}, 1.5)),
+        *((key, value) for key in ("networks", "options", "model", "best") for value in ("x", None, [1], 1)),
+        *((key, value) for key in ("random", "optimizers", "schedulers") for value in ("x", None, [1], {"a": 1}, 1)),
+        ("iter", -1),
+        ("samples", -1),
+        ("random", [{}]),
+        ("random", [{"python": 1, "numpy": 2, "torch": 3}]),
+        ("networks", {"../../net_g_3.pth": "0"}),
+        ("best", {"val": {"psnr": {"val": "x"}}}),
+        ("model", {"guard": 3}),
+        ("model", {"skipped": [1]}),
+        ("optimizers", [{}]),
+        ("schedulers", [{"base_lrs": 1}]),
+    ],
+)
+def test_a_state_that_was_made_up_is_refused_on_one_line(trained: Path, key: str, value: Any, tmp_path: Path) -> None:
+    from rainoerme_plugin.commands import main
+
+    made_up = tmp_path / "experiments" / "tiny" / "training_states" / "3.state"
+    shutil.copytree(trained / "experiments", tmp_path / "experiments")
+    saved = torch.load(made_up, weights_only=True)
+    torch.save({**saved, key: value}, made_up)
+    options = trained / "tiny.yml"
+    assert main(["train", "-opt", str(options), "--root", str(tmp_path), f"path.resume_state={made_up}"]) == 2
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tiny_data(tmp_path_factory.mktemp("trained"))
+    train(Request(tiny_options(root, val=None), ("train.total_iter=3",), root=root))
+    return root
 
 
 @pytest.mark.parametrize("workers", [0, 2])
