@@ -7,13 +7,16 @@ import os
 import subprocess
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
 
-from .errors import OptionError
+from .errors import ElsewhereError, OptionError
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
 T = TypeVar("T")
@@ -104,19 +107,41 @@ def join_processes(
 
     Raises:
         OptionError: The launcher's environment variables are missing.
+        ElsewhereError: The other processes do not come, or cannot be reached.
     """
     if launcher == "none":
         return 0, 1, 0
     if launcher == "slurm":
         _slurm_environment(port)
-    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name not in os.environ]
-    if missing:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in names if not os.environ.get(name)]:
         raise OptionError(f"--launcher {launcher}: {', '.join(missing)} not set; start with torchrun or srun")
-    local_rank = int(os.environ["LOCAL_RANK"])
+    try:
+        rank, world, local_rank = (int(os.environ[name]) for name in names[:3])
+    except ValueError as error:
+        raise OptionError(f"--launcher {launcher}: {', '.join(names[:3])} must be numbers ({error})") from None
     backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timeout)
-    control_group(timeout)
+    try:
+        dist.init_process_group(backend, store=_meeting_place(timeout), rank=rank, world_size=world, timeout=timeout)
+        control_group(timeout)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ElsewhereError(
+            f"process {rank} of {world} does not find the others at {place} ({str(error).splitlines()[0]})"
+        ) from error
     return dist.get_rank(), dist.get_world_size(), local_rank
+
+
+def _meeting_place(timeout: timedelta | None) -> Store:
+    """Where processes leave their addresses for each other."""
+    from torch.distributed.distributed_c10d import PrefixStore, default_pg_timeout
+    from torch.distributed.rendezvous import rendezvous
+
+    store: Store = next(iter(rendezvous("env://", timeout=timeout or default_pg_timeout)))[0]
+    # torchrun keeps it when it starts processes again: they would find the addresses of those that have ended. (Of
+    # several torchruns each counts for itself.)
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"start {again}", store) if os.environ.get("GROUP_WORLD_SIZE") == "1" else store
 
 
 def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:

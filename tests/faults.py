@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import multiprocessing
 import os
 import signal
+import stat
 import sys
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rainoerme_plugin.data.unpaired import UnpairedRain
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["rainoerme_plugin.engine.training", "basicsr.models", "basicsr.archs", "basicsr.train"])
@@ -71,18 +73,19 @@ class Child:
     def _left(self) -> list[int]:
         """The processes of its session, but for those that only wait to be buried."""
         found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for about in Path("/proc").glob("[0-9]*/stat"):
             try:
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                state, _, _, session = about.read_text().rpartition(")")[2].split()[:4]
             except (OSError, ValueError):  # it has ended
                 continue
             if int(session) == self.process.pid and state != "Z":
-                found.append(int(stat.parent.name))
+                found.append(int(about.parent.name))
         return found
 
 
 def _train(command: list[str], said: Path, stub: Stub | None) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of workers; as it is in a process that nobody has forked
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -141,8 +144,6 @@ def when(owner: Any, name: str, happens: Callable[[int], bool], do: Callable[[],
 
 def at_sample(position: int, do: Callable[[], Any]) -> None:
     """Do something when this training sample is asked for, where the images are read."""
-    from rainoerme_plugin.data.unpaired import UnpairedRain
-
     read = UnpairedRain.__getitem__
 
     def changed(self: UnpairedRain, asked: int) -> Any:
@@ -184,11 +185,21 @@ def die_with_half_a_message(position: int) -> None:
     """A worker dies in the middle of telling that there is a batch, with the queue's lock in its hands."""
     from multiprocessing.connection import Connection
 
+    send = Connection._send_bytes  # type: ignore[attr-defined]
+
     def half(self: Connection, data: Any, *arguments: Any) -> None:
+        if not stat.S_ISFIFO(os.fstat(self.fileno()).st_mode):  # to those who fetch images, not to the queue
+            send(self, data, *arguments)
+            return
+        time.sleep(0.3)  # until what was told before is fetched
         os.write(self.fileno(), len(data).to_bytes(4, "big") + bytes(data)[: len(data) // 2])
         kill(signal.SIGKILL)
 
-    at_sample(position, lambda: setattr(Connection, "_send_bytes", half))
+    def begin() -> None:
+        time.sleep(0.3)  # until what was read before is told
+        Connection._send_bytes = half  # type: ignore[attr-defined]
+
+    at_sample(position, begin)
 
 
 def lose_handle(position: int) -> None:
@@ -207,18 +218,11 @@ def fill_disk(folder: Path, spare: int) -> None:
 
 
 def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
+    """Leave half of a file, in whole pages, behind which nothing can be read."""
+    os.truncate(file, file.stat().st_size // 2 // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
 def sleep(seconds: float) -> None:
     """Sleep, having said so."""
     print("SLEEPING", file=sys.stderr, flush=True)
     time.sleep(seconds)
-
-
-def signal_soon(number: int) -> None:
-    """Send this process a signal when it is doing what comes next."""
-    threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
-
-
-__all__ = ["partial"]

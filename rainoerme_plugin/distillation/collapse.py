@@ -43,7 +43,8 @@ class CollapseGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """What it has seen, as tensors and plain types."""
-        return {"sum": self._sum, "count": self._count, "suspicious": self._suspicious, "sound": self._sound}
+        total = None if self._sum is None else self._sum.cpu()
+        return {"sum": total, "count": self._count, "suspicious": self._suspicious, "sound": self._sound}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""

@@ -41,6 +41,7 @@ class _State(BaseModel):
     options: dict[str, Any] = {}
     best: dict[str, dict[str, dict[str, Any]]] = {}
     model: dict[str, Any] = {}
+    model_elsewhere: list[dict[str, Any]] = []
     networks: dict[Annotated[str, Field(pattern=r"^net_\w+_\d+\.pth$")], str] = {}
     went_back: Annotated[int, Field(ge=0)] = 0
     warmup: Annotated[int, Field(ge=0)] | None = None

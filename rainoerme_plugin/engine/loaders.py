@@ -146,7 +146,10 @@ class _Workers:
     def dead(self, patience: float = 0.0) -> int | None:
         """The exit code of one that has died; its connections may be gone ``patience`` seconds before itself."""
         if patience and self._processes:
-            wait([process.sentinel for process in self._processes], patience)
+            gone = wait([process.sentinel for process in self._processes], patience)
+            for process in self._processes:
+                if process.sentinel in gone:
+                    process.join(patience)
         return next((process.exitcode for process in self._processes if process.exitcode), None)
 
     @contextmanager
@@ -173,9 +176,9 @@ class _Workers:
 
 
 def _begin_to_work(worker: int) -> None:
-    """What ends a run may be sent to all its processes, but the training process still wants its batches."""
+    """What ends a run may be sent to all its processes, even twice, but training still wants its batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Queue._on_queue_feeder_error = staticmethod(_lose_batch)  # type: ignore[attr-defined]
 
 

@@ -211,7 +211,8 @@ class _Run:
             else:
                 self.model.resume_training(state)
             if hasattr(self.model, "set_more_state") and "model" in state:
-                self.model.set_more_state(state["model"])
+                own = [state["model"], *state.get("model_elsewhere", [])]
+                self.model.set_more_state(own[self.opt["rank"] if len(own) == self.opt["world_size"] else 0])
             if len(states) == self.opt["world_size"]:
                 set_random_states(states[self.opt["rank"]], self.device)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -229,7 +230,8 @@ class _Run:
             "random": self._random_states,
             "options": self.opt["asked"],
             "best": getattr(self.model, "best_metric_results", {}),
-            "model": self.model.more_state() if hasattr(self.model, "more_state") else {},
+            "model": self._model_states[0],
+            "model_elsewhere": self._model_states[1:],
             "went_back": self.went_back,
             "warmup": distillation.get("warmup") if self.went_back else None,
         }
@@ -254,6 +256,9 @@ class _Run:
                 # Of several processes only a stop finds all at the same iteration.
                 if self.between and (self._agreed or not self.opt["dist"]):
                     self._save_what_there_is(error)
+                    if self._agreed:
+                        # As soon as one has ended, torchrun stops the others: all wait until the first has saved.
+                        first_decides(lambda: None)
                 if is_out_of_memory(error):
                     raise self._out_of_memory() from error
                 raise
@@ -357,6 +362,7 @@ class _Run:
     def _save(self) -> None:
         self._saving = True
         self._random_states = gather(random_states(self.device))
+        self._model_states = gather(self.model.more_state() if hasattr(self.model, "more_state") else {})
         self.model.save(self.loaders.epoch(self.samples), self.iteration)
         self.saved_at, self._saving = self.iteration, False
         keep = self.opt["logger"].get("keep_checkpoints")
