@@ -14,7 +14,7 @@ import yaml
 from .errors import OptionError, brief
 
 if TYPE_CHECKING:
-    from .devices import Launcher
+    from .processes import Launcher
 
 MOST_BYTES = 256 << 10
 """Of an option file: thirty times the largest of the project's, and parsed in a few seconds at worst."""

@@ -1,25 +1,13 @@
-"""Where a run computes: one device a process, and the processes that share the work."""
+"""Where a run computes: one device a process, and its memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
-import torch.distributed as dist
 
-from .errors import ElsewhereError, OptionError
-
-if TYPE_CHECKING:
-    from torch.distributed.distributed_c10d import Store
-
-Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
-T = TypeVar("T")
+from .errors import OptionError
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
@@ -89,110 +77,3 @@ def read_kib(file: str | Path, field: str) -> int:
     """
     lines = (line.split() for line in Path(file).read_text().splitlines())
     return next(int(words[1]) * 1024 for words in lines if words and words[0] == field)
-
-
-def join_processes(
-    launcher: Launcher, device: str, port: int | None = None, timeout: timedelta | None = None
-) -> tuple[int, int, int]:
-    """Join the processes that torchrun or SLURM has started: nccl on GPUs, gloo elsewhere.
-
-    Args:
-        launcher: What started them.
-        device: What ``--device`` says.
-        port: Of the first process, for SLURM.
-        timeout: How long one may wait for another; None is PyTorch's own (10 to 30 minutes).
-
-    Returns:
-        Rank, number of processes, and rank on this machine.
-
-    Raises:
-        OptionError: The launcher's environment variables are missing.
-        ElsewhereError: The other processes do not come, or cannot be reached.
-    """
-    if launcher == "none":
-        return 0, 1, 0
-    if launcher == "slurm":
-        _slurm_environment(port)
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if missing := [name for name in names if not os.environ.get(name)]:
-        raise OptionError(f"--launcher {launcher}: {', '.join(missing)} not set; start with torchrun or srun")
-    try:
-        rank, world, local_rank = (int(os.environ[name]) for name in names[:3])
-    except ValueError as error:
-        raise OptionError(f"--launcher {launcher}: {', '.join(names[:3])} must be numbers ({error})") from None
-    backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(backend, store=_meeting_place(timeout), rank=rank, world_size=world, timeout=timeout)
-        control_group(timeout)
-    except (RuntimeError, ValueError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise ElsewhereError(
-            f"process {rank} of {world} does not find the others at {place} ({str(error).splitlines()[0]})"
-        ) from error
-    return dist.get_rank(), dist.get_world_size(), local_rank
-
-
-def _meeting_place(timeout: timedelta | None) -> Store:
-    """Where processes leave their addresses for each other."""
-    from torch.distributed.distributed_c10d import PrefixStore, default_pg_timeout
-    from torch.distributed.rendezvous import rendezvous
-
-    store: Store = next(iter(rendezvous("env://", timeout=timeout or default_pg_timeout)))[0]
-    # torchrun keeps it when it starts processes again: they would find the addresses of those that have ended. (Of
-    # several torchruns each counts for itself.)
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"start {again}", store) if os.environ.get("GROUP_WORLD_SIZE") == "1" else store
-
-
-def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:
-    """All processes, for what they tell each other beside gradients: figures, pictures, decisions, by gloo.
-
-    Where they have joined by nccl, which takes nothing but what is on GPUs, it is a group of its own, made at the first
-    call: that must then be every process's, as in `join_processes`.
-
-    Args:
-        timeout: How long one may wait for another in that group; None is PyTorch's own.
-
-    Returns:
-        None: This process is alone.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return None
-    everyone = dist.group.WORLD
-    assert everyone is not None
-    if dist.get_backend(everyone) == "gloo":
-        return everyone
-    if everyone not in _beside:
-        _beside[everyone] = dist.new_group(timeout=timeout, backend="gloo")
-    return _beside[everyone]
-
-
-_beside: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
-
-
-def gather(value: T) -> list[T]:
-    """Every process's value, in the order of their ranks, on the first of them; on the others an empty list.
-
-    All must call it.
-    """
-    group = control_group()
-    if group is None:
-        return [value]
-    first = dist.get_rank(group) == 0
-    found: list[Any] | None = [None] * dist.get_world_size(group) if first else None
-    dist.gather_object(value, found, dst=0, group=group)
-    return found or []
-
-
-def _slurm_environment(port: int | None) -> None:
-    try:
-        rank, count = os.environ["SLURM_PROCID"], os.environ["SLURM_NTASKS"]
-        local_rank, nodes = os.environ["SLURM_LOCALID"], os.environ["SLURM_NODELIST"]
-    except KeyError as error:
-        raise OptionError(f"--launcher slurm: {error.args[0]} is not set; start with srun") from None
-    try:
-        hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise OptionError(f"--launcher slurm: scontrol, which tells the nodes' names, fails ({error})") from None
-    os.environ.update(RANK=rank, WORLD_SIZE=count, LOCAL_RANK=local_rank, MASTER_ADDR=hosts.stdout.split()[0])
-    os.environ.setdefault("MASTER_PORT", str(port or 29500))

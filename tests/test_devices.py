@@ -1,17 +1,14 @@
-"""Choosing a device and joining processes."""
+"""Choosing a device, and the bound on its memory."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as processes
 
-from rainoerme_plugin.devices import control_group, gather, join_processes, pick_device
+from rainoerme_plugin.devices import pick_device
 from rainoerme_plugin.errors import OptionError
 
 
@@ -26,39 +23,6 @@ def test_a_device_that_is_not_there_is_refused_with_a_remedy(name: str, monkeypa
     with pytest.raises(OptionError, match=f"--device {name}: .* use --device auto or cpu"):
         pick_device(name)
     assert pick_device("auto") == torch.device("cpu")
-
-
-def test_one_process_joins_nobody() -> None:
-    assert join_processes("none", "cpu") == (0, 1, 0)
-
-
-def _meet(rank: int, backend: str, folder: Path) -> None:
-    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    group = control_group()
-    told = (dist.get_backend(group), group is dist.group.WORLD, group is control_group(), gather(f"from {rank}"))
-    torch.save(told, folder / f"{rank}.pt")
-
-
-# The second is no plain gloo, as nccl is none, and there without a GPU.
-@pytest.mark.parametrize("backend", ["gloo", "cpu:gloo"])
-def test_processes_tell_each_other_by_gloo_whatever_they_have_joined_by(tmp_path: Path, backend: str) -> None:
-    processes.spawn(_meet, (backend, tmp_path), nprocs=2)
-    for rank, gathered in enumerate((["from 0", "from 1"], [])):
-        assert torch.load(tmp_path / f"{rank}.pt") == ("gloo", backend == "gloo", True, gathered)
-
-
-def test_one_process_has_nobody_to_tell() -> None:
-    assert control_group() is None
-    assert gather("all") == ["all"]
-
-
-def test_a_launcher_without_its_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(OptionError, match="RANK, WORLD_SIZE, LOCAL_RANK not set; start with torchrun"):
-        join_processes("pytorch", "cpu")
-    with pytest.raises(OptionError, match="SLURM_PROCID is not set; start with srun"):
-        join_processes("slurm", "cpu")
 
 
 def test_an_allocation_beyond_free_memory_fails_and_the_process_lives() -> None:

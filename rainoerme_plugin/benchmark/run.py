@@ -19,8 +19,9 @@ from .. import __version__, register
 from ..archs.tiles import WHOLE
 from ..config import Request, read_options
 from ..data.sources import Track
-from ..devices import bound_memory, join_processes, pick_device
+from ..devices import bound_memory, pick_device
 from ..errors import DataError, OptionError
+from ..processes import claimed, join_processes, losses_told
 from ..progress import track
 from .cautions import Training, find_cautions
 from .cost import measure_costs
@@ -69,46 +70,47 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
     torch.backends.cuda.matmul.allow_tf32 = False
     folder = request.root.resolve() / "results" / options.name
     show: Track[Any] = track if rank == 0 else lambda items, total, title: items
-    records = Records(folder / "records", rank)
-    for test_set in test_sets:
-        test_set.survey(records, show)
+    with losses_told(rank, world), claimed(folder):
+        records = Records(folder / "records", rank)
+        for test_set in test_sets:
+            test_set.survey(records, show)
 
-    scoring = Scoring(records, folder / "images", measures, Runner(device, options.precision), options.save_images)
-    for method in methods:
-        for test_set in _sets_of(method, test_sets):
-            scoring.score(method, test_set, Share(rank, world), show)
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
-    if rank != 0:
-        return None
-    records.load()
+        scoring = Scoring(records, folder / "images", measures, Runner(device, options.precision), options.save_images)
+        for method in methods:
+            for test_set in _sets_of(method, test_sets):
+                scoring.score(method, test_set, Share(rank, world), show)
+        if world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+        if rank != 0:
+            return None
+        records.load()
 
-    costs = _costs(methods, options, device, records)
-    rows = _rows(methods, test_sets, scoring, options)
-    training, missing = _training(methods, records)
-    results: Results = {
-        "schema": SCHEMA,
-        "name": options.name,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "environment": _environment(device, options.precision),
-        "options": raw,
-        "baseline": _baseline(options),
-        "measures": [asdict(measure) for measure in measures.all],  # type: ignore[misc]
-        "datasets": [_dataset_info(test_set) for test_set in test_sets],
-        "methods": [_method_info(method, costs.get(method.name, [])) for method in methods],
-        "rows": rows,
-        "warnings": find_cautions(methods, test_sets, rows, training, missing, options.protocols),
-    }
-    text = json.dumps(results, indent=1, allow_nan=False, default=str) + "\n"
-    for name, content in (("json", text), ("csv", to_csv(results)), ("md", to_markdown(results))):
-        write_result(folder / f"results.{name}", content.encode("utf-8", "replace"))
-    if options.report is not None:
-        from .report import write_report
+        costs = _costs(methods, options, device, records)
+        rows = _rows(methods, test_sets, scoring, options)
+        training, missing = _training(methods, records)
+        results: Results = {
+            "schema": SCHEMA,
+            "name": options.name,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "environment": _environment(device, options.precision),
+            "options": raw,
+            "baseline": _baseline(options),
+            "measures": [asdict(measure) for measure in measures.all],  # type: ignore[misc]
+            "datasets": [_dataset_info(test_set) for test_set in test_sets],
+            "methods": [_method_info(method, costs.get(method.name, [])) for method in methods],
+            "rows": rows,
+            "warnings": find_cautions(methods, test_sets, rows, training, missing, options.protocols),
+        }
+        text = json.dumps(results, indent=1, allow_nan=False, default=str) + "\n"
+        for name, content in (("json", text), ("csv", to_csv(results)), ("md", to_markdown(results))):
+            write_result(folder / f"results.{name}", content.encode("utf-8", "replace"))
+        if options.report is not None:
+            from .report import write_report
 
-        shown = _shown(results, methods, test_sets, scoring, options.report)
-        write_report(folder / "report.html", results, shown, options.report.max_side, options.report.quality)
-    return results, folder
+            shown = _shown(results, methods, test_sets, scoring, options.report)
+            write_report(folder / "report.html", results, shown, options.report.max_side, options.report.quality)
+        return results, folder
 
 
 def _sets_of(method: Method, test_sets: Sequence[TestSet]) -> list[TestSet]:

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from datetime import timedelta
 from itertools import count
@@ -20,14 +20,14 @@ from tqdm import tqdm
 
 from ..archs.adapt import is_out_of_memory
 from ..config import Request, read_options
-from ..devices import join_processes, pick_device
+from ..devices import pick_device
 from ..errors import OptionError, RainOerMeError, described
-from ..files import claim, remove_leftovers, user_path, write_whole
+from ..files import remove_leftovers, user_path, write_whole
 from ..plugin import register
+from ..processes import first_decides, join_processes
 from ..progress import is_terminal
 from ..schema import check_options
 from .mend import mend_basicsr
-from .processes import first_decides
 
 
 def begin(request: Request, *, training: bool) -> dict[str, Any]:
@@ -114,19 +114,6 @@ def settle_seed(opt: dict[str, Any], before: int | None = None) -> None:
         if dataset["type"] == "UnpairedRainDataset" and dataset.get("seed") is None:
             dataset["seed"] = opt["manual_seed"]
     set_random_seed((opt["manual_seed"] + opt["rank"]) % 2**32)
-
-
-@contextmanager
-def claimed(opt: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the run's folder against other runs of this name, for all processes of this one.
-
-    Raises:
-        RainOerMeError: Another run has it; the message says who.
-    """
-    with ExitStack() as stack:
-        # What it gives is of no use to other processes, and cannot be told to them.
-        first_decides(lambda: stack.enter_context(claim(Path(opt["path"]["log"]))))
-        yield
 
 
 def build(opt: Mapping[str, Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..config import Request
 from ..errors import OptionError
+from ..processes import claimed, losses_told
 from .loaders import build_dataset
-from .processes import losses_told
-from .session import begin, brings_weights, build, claimed, holding_log, logging_to, open_folder, settle_seed
+from .session import begin, brings_weights, build, holding_log, logging_to, open_folder, settle_seed
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
         raise OptionError(f"{request.option_file}: val: is missing; it says what to measure and whether to save images")
     if "network_g" in opt and not opt["path"].get("pretrain_network_g") and not brings_weights(opt["network_g"]):
         raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
-    with losses_told(opt["rank"], opt["world_size"]), claimed(opt):
+    with losses_told(opt["rank"], opt["world_size"]), claimed(Path(opt["path"]["log"])):
         return _test(opt), opt
 
 

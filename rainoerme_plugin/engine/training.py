@@ -17,16 +17,17 @@ from tqdm import tqdm
 
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
-from ..devices import gather, keep_memory
+from ..devices import keep_memory
 from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
 from ..options import DistillationOptions, GuardOptions, read_section
+from ..processes import claimed, first_decides, gather, losses_told
 from ..progress import is_terminal
 from .board import Board
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
 from .loaders import Loaders
-from .processes import Agreement, Signals, first_decides, losses_told
 from .random_states import random_states, set_random_states, undisturbed
-from .session import begin, build, claimed, holding_log, logging_to, open_folder, settle_seed
+from .session import begin, build, holding_log, logging_to, open_folder, settle_seed
+from .signals import Agreement, Signals
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def train(request: Request) -> dict[str, Any]:
         RainOerMeError: What the user can mend, on one line.
     """
     opt = begin(request, training=True)
-    with losses_told(opt["rank"], opt["world_size"]), claimed(opt):
+    with losses_told(opt["rank"], opt["world_size"]), claimed(Path(opt["path"]["log"])):
         _train(opt)
         if opt["dist"]:
             dist.barrier()

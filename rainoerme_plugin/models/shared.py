@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..devices import gather
+from ..processes import gather
 
 T = TypeVar("T")
 

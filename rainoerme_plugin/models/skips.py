@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..data.images import write_image
 from ..data.panels import panel, show_rain
-from ..devices import gather
 from ..errors import NonFiniteError
+from ..processes import gather
 from ..weights import save_checkpoint
 
 PANEL_SIDE = 160

@@ -20,8 +20,8 @@ from ..archs.result_images import ResultImages
 from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image, write_image
 from ..data.panels import panel, show_rain, shrink
-from ..devices import control_group
 from ..errors import RainOerMeError
+from ..processes import control_group
 from ..progress import is_terminal
 from .shared import buffers_of_first, from_first, is_first, shared_out
 

@@ -223,7 +223,8 @@ def test_networks_of_this_package_alone_are_read_from_their_weights_here() -> No
 
 
 def options(network: dict[str, Any]) -> dict[str, Any]:
-    return {"name": "a", "model_type": "SRModel", "datasets": {}, "network_g": network}
+    datasets = {"test": {"name": "a", "type": "SingleRainDataset", "dataroot": "a"}}
+    return {"name": "a", "model_type": "SRModel", "datasets": datasets, "network_g": network}
 
 
 @pytest.mark.parametrize("name", ["Restormer", "MPRNet", "MIRNet_v2", "M3SNet"])

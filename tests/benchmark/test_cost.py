@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -136,17 +138,24 @@ def test_times_are_quartiles_of_the_runs_after_warm_up(monkeypatch: pytest.Monke
     assert (timing["images_per_second"], timing["repeats"]) == (2, 5)
 
 
-def test_the_peak_of_memory_is_what_the_work_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    if cost_module._memory(CPU, "peak") is None:
+PEAK = """
+import numpy as np, torch
+from rainoerme_plugin.benchmark import cost
+cpu = torch.device("cpu")
+held, now = cost._memory(cpu, "peak"), cost._memory(cpu, "now")
+if held is not None:
+    size = held - now + 256 * 2**20  # more than the process ever held: the peak is never lowered
+    found = cost.measure_time(lambda: np.ones(size, np.uint8), batch=1, warmup=0, repeats=3, device=cpu)
+    print(found["peak_memory"] / size)
+"""
+
+
+def test_the_peak_of_memory_is_what_the_work_held() -> None:
+    # In a process of its own: in this one, memory that was freed may be kept, and taken again.
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    if not run.stdout:
         pytest.skip("this system does not tell a process's peak of memory")
-    held = cost_module._memory(CPU, "peak")
-    now = cost_module._memory(CPU, "now")
-    assert held is not None
-    assert now is not None
-    # More than the process ever held: the peak is never lowered.
-    size = held - now + 64 * 2**20
-    timing = measure_time(lambda: np.ones(size, np.uint8), batch=1, warmup=0, repeats=3, device=CPU)
-    assert timing["peak_memory"] == pytest.approx(size, rel=0.05)
+    assert float(run.stdout) == pytest.approx(1, rel=0.05)
 
 
 def test_a_system_that_does_not_tell_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -417,7 +417,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(root: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("rainoerme_plugin.data.images.os.replace", full)
+        patched.setattr("rainoerme_plugin.files.os.replace", full)
         with pytest.raises(RainOerMeError, match=r"No space left on device.*; run again, nothing measured is lost"):
             run(root)
         with pytest.raises(RainOerMeError, match=r"No space left on device.*; run again, nothing measured is lost"):

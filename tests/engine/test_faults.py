@@ -246,8 +246,12 @@ def test_a_disk_runs_full(data: Path, whole: Path, disk: Path, spare: int, board
     assert same(ending(disk), ending(whole))
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("call", "first"), [("flush", 1), ("write", 10), ("close", 1)], ids=["opening", "in its thread", "closing"]
+)
 def test_a_log_and_an_event_file_that_cannot_be_written_end_nothing(
-    data: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    data: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: str, first: int
 ) -> None:
     from tensorboard.compat.tensorflow_stub.io.gfile import GFile
 
@@ -258,7 +262,8 @@ def test_a_log_and_an_event_file_that_cannot_be_written_end_nothing(
         session._File, "_open", lambda self: vars(self).update(baseFilename="/dev/full") or opened(self)
     )
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(GFile, "flush", lambda self: faults.fail(full))
+    monkeypatch.setattr(GFile, call, getattr(GFile, call))
+    faults.when(GFile, call, lambda count: count >= first, partial(faults.fail, full))
     train(Request(options(data, logger__use_tb_logger=True, logger__print_freq=1), root=data))
     assert same(ending(data), ending(whole))
     said = capfd.readouterr().err

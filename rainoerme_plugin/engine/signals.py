@@ -1,65 +1,18 @@
-"""What the processes of one run settle among themselves: who decides, when to stop, what an end of one means."""
+"""When a run is to stop: signals, and what several processes make of them."""
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ..devices import control_group
-from ..errors import ElsewhereError, RainOerMeError
-
-T = TypeVar("T")
-_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|TCPStore|broken pipe|timed out", re.IGNORECASE)
-
-
-def first_decides(decide: Callable[[], T]) -> T:
-    """What ``decide`` gives on rank 0, on all ranks; it is called there alone.
-
-    Raises:
-        RainOerMeError: ``decide`` raised it; on the other ranks an `ElsewhereError`.
-    """
-    group = control_group()
-    if group is None:
-        return decide()
-    told: list[Any] = [None, False]
-    problem: RainOerMeError | None = None
-    if dist.get_rank() == 0:
-        try:
-            told = [decide(), False]
-        except RainOerMeError as error:
-            problem, told = error, [None, True]
-    dist.broadcast_object_list(told, src=0, group=group)
-    if problem is not None:
-        raise problem
-    if told[1]:
-        raise ElsewhereError("process 0 has ended with an error, which is told there")
-    return told[0]
-
-
-@contextmanager
-def losses_told(rank: int, world: int) -> Iterator[None]:
-    """Tell the end of another process, of which this one hears by way of a lost connection, as what it is.
-
-    Raises:
-        ElsewhereError: A connection was lost.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if world == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
-            raise
-        raise ElsewhereError(
-            f"process {rank} of {world} has lost another one, whose error is told there; go on from the last "
-            f"checkpoint with --auto_resume ({str(error).splitlines()[0]})"
-        ) from error
+from ..processes import control_group
 
 
 class Agreement:
