@@ -44,8 +44,6 @@ def chancy(data: Path) -> Path:
         network_g={"_delete_": True, "type": "DistillationNet", "backbone": SWINIR},
         train__total_iter=TOTAL,
         train__scheduler={"start": 4, "end": 2 * TOTAL},
-        # Its sums are then under way wherever the run is stopped.
-        train__collapse_guard__interval=7,
         val__val_freq=6,
     )
 
