@@ -49,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_errors_alone()
     with _ending_like_ctrl_c():
         status = _run(parsed)
+    _drop_what_cannot_be_written()
     if status and _joined_others():
         # Others may be gone: to take leave of them could take as long as one waits for an answer.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     return status
 
@@ -82,6 +81,15 @@ def _run(parsed: argparse.Namespace) -> int:
         return INTERRUPTED
     _say(f"basicsr {parsed.command}: error: {message}")
     return USER_ERROR
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Python would try once more as it ends, and make a failure of that the exit status."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, ValueError, AttributeError):
+            setattr(sys, name, None)
 
 
 def _say(line: str) -> None:
