@@ -98,9 +98,12 @@ import os, sys, time
 from pathlib import Path
 from rainoerme_plugin.files import claim
 with claim(Path(sys.argv[1])):
+    begun, begins = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(begins, b".")
         time.sleep(60)
+    os.read(begun, 1)
     print(child, flush=True)
     time.sleep(60)
 """

@@ -22,6 +22,8 @@ def _meet(rank: int, backend: str, folder: Path) -> None:
     group = control_group()
     told = (dist.get_backend(group), group is dist.group.WORLD, group is control_group(), gather(f"from {rank}"))
     torch.save(told, folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 # The second is no plain gloo, as nccl is none, and there without a GPU.
@@ -63,6 +65,8 @@ def _settle(rank: int, folder: Path) -> None:
         told.append((folder / ".run.lock").exists())
         dist.barrier()
     torch.save(told, folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def test_the_first_process_decides_for_all_and_claims_for_all(tmp_path: Path) -> None:

@@ -294,6 +294,7 @@ def test_a_process_that_hangs_is_given_up_after_the_timeout(tmp_path: Path) -> N
     os.kill(second.pid or 0, signal.SIGSTOP)
     try:
         first.join(30)
+        assert not first.is_alive()
     finally:
         second.kill()
     statuses, said = run.result()
@@ -441,7 +442,7 @@ def _made_up(criterion: torch.nn.Module, kind: str, rank: int, iteration: int) -
     def loss(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         value = (one - other).square().mean()
         if kind == "loss" and rank == 1 and iteration == 2:
-            return value * float("nan")
+            return value + float("nan")  # its gradient is one of numbers: nobody else would know
         if kind == "collapse":
             # Process 0 would never see a collapse, process 1 always; their mean is above at 1 and below from 2 on.
             return value * 0 + (0.6 if rank == 0 else 0.45 if iteration == 1 else 0.1)
@@ -469,6 +470,8 @@ def test_what_is_no_number_in_one_process_is_skipped_by_all(tmp_path: Path, kind
         assert differing(skipped, after)
     assert not differing(first["weights"], second["weights"])
     assert "loss is NaN" in second["messages"][0]
+    if kind == "loss":
+        assert "the loss of another process is not finite" in first["messages"][0]
 
 
 def test_a_collapse_is_the_verdict_of_all(tmp_path: Path) -> None:
