@@ -73,10 +73,16 @@ def _meeting_place(timeout: timedelta | None) -> Store:
     from torch.distributed.rendezvous import rendezvous
 
     store: Store = next(iter(rendezvous("env://", timeout=timeout or default_pg_timeout)))[0]
-    # torchrun keeps it when it starts processes again: they would find the addresses of those that have ended. (Of
-    # several torchruns each counts for itself.)
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"start {again}", store) if os.environ.get("GROUP_WORLD_SIZE") == "1" else store
+    # torchrun keeps its own when it starts processes again: they would find the addresses of those that have ended.
+    is_kept, again = (os.environ.get(f"TORCHELASTIC_{name}") for name in ("USE_AGENT_STORE", "RESTART_COUNT"))
+    return PrefixStore(f"start {again}", store) if is_kept == "True" else store
+
+
+def leave_processes() -> None:
+    """Part from the others when all have come so far; who ends without may be aborted by PyTorch's own threads."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = DEADLINE) -> bool:
     return bool(condition())
 
 
+_started: list[Torchrun | Ranks] = []
+
+
+def end_all() -> None:
+    """Whatever a test that has failed has left behind."""
+    while _started:
+        _started.pop().end()
+
+
 # --- torchrun ---
 
 
@@ -86,6 +96,7 @@ class Torchrun:
         self._said = self.root / f"said{name}.txt"
         with self._said.open("wb") as said:
             self.process = subprocess.Popen([*command, str(self.root)], env=environment, stdout=said, stderr=said)
+        _started.append(self)
 
     def rank(self, number: int) -> int:
         """The process of a rank, the last one that was started."""
@@ -95,12 +106,21 @@ class Torchrun:
     def result(self, seconds: float = DEADLINE) -> tuple[int, str]:
         """The exit status and what was said; all that belongs to the run must be gone in time."""
         try:
-            status = self.process.wait(seconds)
-            assert wait_for(lambda: not self.left(), 10), f"still there: {self.left()}"
+            status, said = self.ended(seconds)
+            assert wait_for(lambda: not self.left(), 10), f"still there: {self.left()}, {said}"
         finally:
-            for pid in self.left():
+            self.end()
+        return status, said
+
+    def ended(self, seconds: float = DEADLINE) -> tuple[int, str]:
+        """As `result`, where another of the run's torchruns may still be at work."""
+        assert wait_for(lambda: self.process.poll() is not None, seconds), f"it hangs: {self._said.read_text()}"
+        return self.process.returncode, self._said.read_text()
+
+    def end(self) -> None:
+        for pid in self.left():
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return status, self._said.read_text()
 
     def left(self) -> list[int]:
         """Processes of the run that are there: torchrun, ranks, workers."""
@@ -140,6 +160,7 @@ class Ranks:
         command += ["--launcher", launcher if world > 1 else "none"]
         self.processes: list[BaseProcess] = []
         self._said = [self.root / f"said{name}_{rank}.txt" for rank in range(world)]
+        _started.append(self)
         for rank, said in enumerate(self._said):
             environment = {"WATCHED": str(self.root), "PACE": str(pace), "SAVING": str(saving), "MASTER_PORT": port}
             if variables is not None:
@@ -158,9 +179,12 @@ class Ranks:
                 process.join(max(0.0, end - time.monotonic()))
             assert not any(process.is_alive() for process in self.processes), "they hang"
         finally:
-            for process in self.processes:
-                process.kill()
+            self.end()
         return [process.exitcode for process in self.processes], [said.read_text() for said in self._said]
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
 
 
 def _train(environment: Mapping[str, str], command: Sequence[str], said: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from .. import __version__, register
 from ..archs.tiles import WHOLE
@@ -21,7 +20,7 @@ from ..config import Request, read_options
 from ..data.sources import Track
 from ..devices import bound_memory, pick_device
 from ..errors import DataError, OptionError
-from ..processes import claimed, join_processes, losses_told
+from ..processes import claimed, join_processes, leave_processes, losses_told
 from ..progress import track
 from .cautions import Training, find_cautions
 from .cost import measure_costs
@@ -79,9 +78,7 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
         for method in methods:
             for test_set in _sets_of(method, test_sets):
                 scoring.score(method, test_set, Share(rank, world), show)
-        if world > 1:
-            dist.barrier()
-            dist.destroy_process_group()
+        leave_processes()
         if rank != 0:
             return None
         records.load()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Request
 from ..errors import OptionError
-from ..processes import claimed, losses_told
+from ..processes import claimed, leave_processes, losses_told
 from .loaders import build_dataset
 from .session import begin, brings_weights, build, holding_log, logging_to, open_folder, settle_seed
 
@@ -38,7 +38,9 @@ def test(request: Request) -> tuple[list[Score], dict[str, Any]]:
     if "network_g" in opt and not opt["path"].get("pretrain_network_g") and not brings_weights(opt["network_g"]):
         raise OptionError("path.pretrain_network_g: is missing; it names the checkpoint to test")
     with losses_told(opt["rank"], opt["world_size"]), claimed(Path(opt["path"]["log"])):
-        return _test(opt), opt
+        scores = _test(opt)
+        leave_processes()
+    return scores, opt
 
 
 def _test(opt: dict[str, Any]) -> list[Score]:

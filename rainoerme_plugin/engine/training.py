@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from ..archs.adapt import is_out_of_memory
@@ -20,7 +19,7 @@ from ..config import Request
 from ..devices import keep_memory
 from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
 from ..options import DistillationOptions, GuardOptions, read_section
-from ..processes import claimed, first_decides, gather, losses_told
+from ..processes import claimed, first_decides, gather, leave_processes, losses_told
 from ..progress import is_terminal
 from .board import Board
 from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
@@ -46,9 +45,7 @@ def train(request: Request) -> dict[str, Any]:
     opt = begin(request, training=True)
     with losses_told(opt["rank"], opt["world_size"]), claimed(Path(opt["path"]["log"])):
         _train(opt)
-        if opt["dist"]:
-            dist.barrier()
-            dist.destroy_process_group()
+        leave_processes()
     return opt
 
 

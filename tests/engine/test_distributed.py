@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from several import Ranks, Torchrun, errors, free_port, spawn, wait_for
+from several import DEADLINE, Ranks, Torchrun, end_all, errors, free_port, spawn, wait_for
 from tiny import model_options, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.data.unpaired import shuffled
@@ -25,6 +25,12 @@ SWINIR = {
 """A network that draws in every forward pass (stochastic depth), so that weights tell whether generators go on."""
 PACE = 0.1
 """Seconds an image takes where a run is to be hit in its midst: two of them an iteration."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="module")
@@ -376,22 +382,27 @@ def test_one_that_waits_for_the_others_in_vain_says_so_on_one_line(chancy: Path,
         assert "Traceback" not in text
 
 
-def test_two_nodes_train_as_one(data: Path, chancy: Path, whole: Path) -> None:
-    port = free_port()
+def test_two_nodes_train_as_one_and_both_start_again_where_one_has_lost_its_process(
+    data: Path, chancy: Path, whole: Path
+) -> None:
+    launch = ("--nnodes=2", "--master_addr=127.0.0.1", f"--master_port={free_port()}", "--nproc_per_node=1")
     nodes = [
         Torchrun(
-            data / "nodes", chancy, name=str(node),
-            launch=(
-                "--nnodes=2", f"--node_rank={node}", "--master_addr=127.0.0.1", f"--master_port={port}",
-                "--nproc_per_node=1",
-            ),
+            data / "nodes",
+            chancy,
+            launch=(*launch, f"--node_rank={node}", "--max-restarts=1"),
+            pace=PACE,
+            name=str(node),
         )
         for node in (0, 1)
-    ]  # fmt: skip
+    ]
+    assert has_saved(nodes[0], 3)
+    os.kill(nodes[0].rank(1), signal.SIGKILL)
     for node in nodes:
-        assert wait_for(lambda node=node: node.process.poll() is not None)
-        status, said = node.result()
+        status, said = node.ended(2 * DEADLINE)
         assert status == 0, said
+    for node in nodes:
+        node.result()
     assert_undisturbed(data / "nodes", whole)
 
 
