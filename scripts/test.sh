@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/environment.sh demo dev extra_arches metrics
+bash scripts/environment.sh demo dev extra_arches metrics onnx video
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check .
 ruff format --check .

@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.images import RGB, Rounding, to_image, to_tensor
+from ..data.images import Pixels, Rounding, to_pixels, to_tensor
 from ..errors import OptionError, RainOerMeError
 from .adapt import Needs, derain, is_out_of_memory, mirrored
 from .receptive_field import align, device_of, receptive_field
@@ -32,7 +33,7 @@ SMALLEST = 32
 APART = 64
 """Pixels around a tile of a network that looks at the whole image: they soften seams, and no number would be enough."""
 
-Image = TypeVar("Image", Tensor, RGB)
+Image = TypeVar("Image", Tensor, NDArray[np.uint8], NDArray[np.uint16])
 Span = tuple[int, int]
 """From this pixel to before that one, along an axis."""
 
@@ -89,13 +90,13 @@ def derain_tiled(
 
     Args:
         network: In evaluation mode.
-        rainy: (B, 3, H, W) in [0, 1]; or one image (H, W, 3) uint8, which may be a memory map: it is read tile by tile.
-            Either is moved to the network's device a batch at a time.
+        rainy: (B, 3, H, W) in [0, 1]; or one image (H, W, 3) uint8 or uint16, which may be a memory map: it is read
+            tile by tile. Either is moved to the network's device a batch at a time.
         needs: What the network asks of its input.
         tile: The most pixels that a tile has on a side, without what is cut around it; 0 cuts nothing. None cuts
             images of more than `WHOLE` pixels, unless the network looks at the whole image.
         batch: Tiles at a time; None is one on a CPU, and elsewhere as many as have `WHOLE` pixels.
-        rounding: How values become 8 bits.
+        rounding: How values become 8 or 16 bits.
         out: Where the result goes, of the shape and dtype of ``rainy``.
         tell: Is told, once for each network, that memory was short, or that tiles give something else than the image.
 
@@ -106,7 +107,7 @@ def derain_tiled(
     Raises:
         OptionError: As of `derain`; ``tile`` or ``batch`` is negative; or ``out`` is of another shape or dtype.
         TooLargeError: There is not enough memory.
-        NotFiniteError: A value of a uint8 image would not be finite.
+        NotFiniteError: A value of an image of whole numbers would not be finite.
     """
     if (tile or 0) < 0 or (batch is not None and batch < 1):
         raise OptionError(f"tile must be at least 0 and batch at least 1, got {tile} and {batch}")
@@ -123,7 +124,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        pixels: _Floats | _Bytes,
+        pixels: _Floats | _Whole,
         needs: Needs,
         tile: int | None,
         batch: int | None,
@@ -144,7 +145,7 @@ class _Run:
         else:
             self.batch = 1 if self.device.type == "cpu" else max(1, WHOLE // (self.window[0] * self.window[1]))
 
-    def result(self) -> Tensor | RGB:
+    def result(self) -> Tensor | Pixels:
         while self._asks_too_much() and self._shrink():
             pass
         while self.tiles:
@@ -351,19 +352,19 @@ class _Floats:
         return torch.empty_like(self.rainy) if self.out is None else self.out
 
 
-class _Bytes:
-    """One image (H, W, 3) of 8 bits."""
+class _Whole:
+    """One image of 8 or 16 bits."""
 
     device = torch.device("cpu")
     count = 1
 
-    def __init__(self, rainy: RGB, out: RGB | None, rounding: Rounding) -> None:
-        if rainy.dtype != np.uint8 or rainy.ndim != 3 or rainy.shape[2] != 3:
-            raise OptionError(f"an image must be (H, W, 3) uint8, got {rainy.shape} {rainy.dtype}")
+    def __init__(self, rainy: Pixels, out: Pixels | None, rounding: Rounding) -> None:
+        if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
+            raise OptionError(f"an image must be (H, W, 3) uint8 or uint16, got {rainy.shape} {rainy.dtype}")
         if out is not None and (out.shape, out.dtype) != (rainy.shape, rainy.dtype):
             raise OptionError(f"out must be {rainy.shape} {rainy.dtype}, got {out.shape} {out.dtype}")
         self.rainy, self.rounding = rainy, rounding
-        self.out = np.empty(rainy.shape, np.uint8) if out is None else out
+        self.out: Pixels = np.empty_like(rainy, subok=False) if out is None else out
         self.size = (rainy.shape[0], rainy.shape[1])
 
     def everything(self) -> Tensor:
@@ -379,17 +380,17 @@ class _Bytes:
     def write(self, tile: _Tile, derained: Tensor) -> None:
         if not bool(torch.isfinite(derained).all()):
             raise NotFiniteError("the network gives values that are not finite")
-        self.out[slice(*tile.rows), slice(*tile.columns)] = to_image(derained, self.rounding)
+        self.out[slice(*tile.rows), slice(*tile.columns)] = to_pixels(derained, self.out.dtype, self.rounding)
 
-    def result(self) -> RGB:
+    def result(self) -> Pixels:
         return self.out
 
 
-def _pixels_of(rainy: Tensor | RGB, out: Tensor | RGB | None, rounding: Rounding) -> _Floats | _Bytes:
+def _pixels_of(rainy: Tensor | Pixels, out: Tensor | Pixels | None, rounding: Rounding) -> _Floats | _Whole:
     if isinstance(rainy, Tensor) and (out is None or isinstance(out, Tensor)):
         return _Floats(rainy, out)
     if isinstance(rainy, np.ndarray) and (out is None or isinstance(out, np.ndarray)):
-        return _Bytes(rainy, out, rounding)
+        return _Whole(rainy, out, rounding)
     raise OptionError(f"expected a tensor or an array, and out of the same kind, got {type(rainy)} and {type(out)}")
 
 

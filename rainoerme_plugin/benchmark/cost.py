@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from ..archs.adapt import Needs, derain
+from ..archs.runner import Precision, Runner
 from ..archs.tiles import WHOLE
 from ..data.images import RGB
 from ..devices import bound_memory, pick_device, read_kib, wait
 from ..errors import one_line
-from .methods import Method, Runner, open_method
-from .options import CostOptions, MethodOptions, Precision
+from .methods import Method, open_method
+from .options import CostOptions, MethodOptions
 from .results import Cost, Timing
 
 _BUT_PRODUCTS = "all but convolutions, matrix products and attention"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..archs.adapt import Needs, checkpoint_parts
@@ -18,7 +16,7 @@ from ..archs.distillation_net import DistillationNet
 from ..archs.receptive_field import receptive_field
 from ..archs.recognise import SpandrelNet
 from ..archs.result_images import ResultImages
-from ..archs.tiles import Image, NotFiniteError, derain_tiled
+from ..archs.runner import Runner
 from ..config import read_options
 from ..data.images import RGB, Rounding, to_image, to_tensor
 from ..data.sources import list_images
@@ -32,12 +30,9 @@ from .options import (
     InputMethod,
     MethodOptions,
     NetworkMethod,
-    Precision,
     RunMethod,
     WithNetwork,
 )
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -115,50 +110,6 @@ class _Images(Method):
         if dataset not in self.folders:
             raise DataError(f"methods.{self.name}.folder: names no folder for the data set {dataset}")
         return self.folders[dataset]
-
-
-@dataclass(frozen=True)
-class Runner:
-    """Where and in which precision networks compute."""
-
-    device: torch.device
-    precision: Precision = "float32"
-
-    def __call__(
-        self, network: nn.Module, needs: Needs, rainy: Image, tile: int | None = None, rounding: Rounding = "round"
-    ) -> Image:
-        """Derain ``rainy``, (B, 3, H, W) in [0, 1] or (H, W, 3) uint8; the network is on the device (`placed`).
-
-        Returns:
-            The derained images, of the same kind; tensors are on the device, and not clamped.
-
-        Raises:
-            RuntimeError: The result holds values that are not finite.
-            RainOerMeError: As of `derain_tiled`.
-        """
-        if isinstance(rainy, torch.Tensor):
-            rainy = rainy.to(self.device, memory_format=torch.channels_last)
-        dtype = _DTYPES.get(self.precision)
-        problem = f"the network gives values that are not finite in {self.precision}"
-        try:
-            with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                derained = derain_tiled(network, rainy, needs, tile=tile, rounding=rounding)
-        except NotFiniteError:
-            raise RuntimeError(problem) from None
-        if isinstance(derained, torch.Tensor) and not bool(torch.isfinite(derained).all()):
-            raise RuntimeError(problem)
-        return derained
-
-    @contextmanager
-    def placed(self, network: nn.Module | None) -> Any:
-        """Keep a network on the device while it is used."""
-        if network is not None:
-            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        try:
-            yield
-        finally:
-            if network is not None and self.device.type != "cpu":
-                network.cpu()
 
 
 def open_method(name: str, options: MethodOptions, rounding: Rounding, datasets: tuple[str, ...] = ()) -> Method:

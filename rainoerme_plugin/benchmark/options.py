@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ..archs.runner import Precision
 from ..data.images import Rounding
 from ..errors import OptionError, brief, nearest
 from ..metrics.protocols import PROTOCOLS
 from ..options import Count, FileName, LabelOptions, Number, Place, Positive, Section, Seed, read_section
-
-Precision = Literal["float32", "bfloat16", "float16"]
-
 
 Name = Annotated[FileName, Field(pattern=r"^[\w.+()-][\w.+() -]*$")]
 """Of a method or data set: also the name of a folder."""

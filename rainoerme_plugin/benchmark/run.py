@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .. import __version__, register
+from ..archs.runner import Runner
 from ..archs.tiles import WHOLE
 from ..config import Request, read_options
 from ..data.sources import Track
@@ -25,7 +26,7 @@ from ..progress import track
 from .cautions import Training, find_cautions
 from .cost import measure_costs
 from .measures import Measures
-from .methods import Method, Runner, open_method
+from .methods import Method, open_method
 from .options import BenchmarkOptions, FilterMethod, ReportOptions, read_benchmark
 from .records import Records, key_of, write_result
 from .results import SCHEMA, Cost, DatasetInfo, Figure, MethodInfo, Results, Row

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..archs.runner import Runner
 from ..data.images import RGB, decode_image, encode_png
 from ..data.sources import Track, in_threads, untracked
 from ..errors import DataError, one_line
 from .measures import Measures
-from .methods import Method, Runner
+from .methods import Method
 from .records import Records, key_of, write_result
 from .testsets import TestSet
 

@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from ..files import write_whole
 
 RGB: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, 0-255."""
+
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W, 3) uint8 or uint16, 0 to `levels`."""
 
 Rounding: TypeAlias = Literal["round", "floor"]
 """How values become 8 bits; published figures of some derainers are of results that were rounded down."""
@@ -230,22 +233,35 @@ def _to_rgb(image: PillowImage.Image, where: object) -> RGB:
     return np.ascontiguousarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def planes(image: RGB) -> Tensor:
-    """(H, W, 3) uint8 to a (3, H, W) uint8 tensor, always a copy."""
+def planes(image: Pixels) -> Tensor:
+    """(H, W, 3) uint8 or uint16 to a (3, H, W) tensor of that dtype, always a copy."""
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
-def to_tensor(image: RGB) -> Tensor:
-    """(H, W, 3) uint8 to a (3, H, W) float32 tensor in [0, 1]."""
-    return planes(image).float().div_(255)
+def to_tensor(image: Pixels) -> Tensor:
+    """(H, W, 3) uint8 or uint16 to a (3, H, W) float32 tensor in [0, 1]."""
+    return planes(image).float().div_(levels(image.dtype))
 
 
 def to_image(tensor: Tensor, rounding: Rounding = "round") -> RGB:
     """A (3, H, W) tensor in [0, 1] to (H, W, 3) uint8: clamped, then rounded to the nearest or (``floor``) down."""
-    levels = tensor.detach().float().clamp(0, 1).mul(255)
-    # What came from 8 bits must come back the same: 255 * (n / 255) may lie a hair below n.
-    levels = levels.add(1e-4).floor() if rounding == "floor" else levels.round()
-    return levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return to_pixels(tensor, np.dtype(np.uint8), rounding)  # type: ignore[return-value]
+
+
+def to_pixels(tensor: Tensor, dtype: np.dtype[Any], rounding: Rounding = "round") -> Pixels:
+    """As `to_image`, to uint8 or uint16."""
+    values = tensor.detach().float().clamp(0, 1).mul(levels(dtype))
+    # What came from 8 bits must come back the same: 255 * (n / 255) may lie a hair below n. (With 16, a bit more.)
+    hair = 1e-4 if dtype == np.uint8 else 1e-2
+    values = values.add(hair).floor() if rounding == "floor" else values.round()
+    # Not every device has 16 bits without a sign.
+    whole = values.to(torch.uint8 if dtype == np.uint8 else torch.int32)
+    return whole.permute(1, 2, 0).cpu().numpy().astype(dtype, copy=False)
+
+
+def levels(dtype: np.dtype[Any]) -> int:
+    """The largest value of a pixel: 255 or 65535."""
+    return int(np.iinfo(dtype).max)
 
 
 def encode_png(image: RGB) -> bytes:

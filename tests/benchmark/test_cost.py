@@ -20,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from rainoerme_plugin.archs.adapt import Needs, derain
 from rainoerme_plugin.archs.catalogue import needs_of
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.archs.runner import Runner
 from rainoerme_plugin.benchmark import cost as cost_module
 from rainoerme_plugin.benchmark.cost import count_flops, measure_costs, measure_time
-from rainoerme_plugin.benchmark.methods import Runner, open_method
+from rainoerme_plugin.benchmark.methods import open_method
 from rainoerme_plugin.benchmark.options import CostOptions, FileMethod, FilterMethod
 from rainoerme_plugin.errors import WeightsError
 from rainoerme_plugin.options import LabelOptions

@@ -16,7 +16,8 @@ import rainoerme_plugin
 from rainoerme_plugin.archs.adapt import Needs
 from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
-from rainoerme_plugin.benchmark.methods import Method, Runner, open_method
+from rainoerme_plugin.archs.runner import Runner
+from rainoerme_plugin.benchmark.methods import Method, open_method
 from rainoerme_plugin.benchmark.options import METHODS
 from rainoerme_plugin.benchmark.records import key_of
 from rainoerme_plugin.data.images import decode_image

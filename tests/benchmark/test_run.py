@@ -20,8 +20,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from tiny import benchmark_options, tiny_data, tiny_options, write_images, write_network
 
+from rainoerme_plugin.archs import runner as runner_module
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
-from rainoerme_plugin.benchmark import methods as methods_module
 from rainoerme_plugin.benchmark.run import benchmark, pick_images
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.config import Request
@@ -125,7 +125,7 @@ def test_a_second_run_derains_nothing(root: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise AssertionError("derained again")
 
-    monkeypatch.setattr(methods_module.Runner, "__call__", fail)
+    monkeypatch.setattr(runner_module.Runner, "__call__", fail)
     assert untimed(run(root)) == untimed(first)
 
 
@@ -133,13 +133,13 @@ def test_a_second_run_derains_nothing(root: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_depends_on_a_change_is_done_again(root: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(root)
     called: list[int] = []
-    original = methods_module.Runner.__call__
+    original = runner_module.Runner.__call__
 
     def count(*arguments: Any) -> Any:
         called.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(methods_module.Runner, "__call__", count)
+    monkeypatch.setattr(runner_module.Runner, "__call__", count)
     changes: dict[str, Any] = {}
     if change == "weights":
         write_network(root / "net.pth", gain=1.5)
@@ -154,7 +154,7 @@ def test_what_depends_on_a_change_is_done_again(root: Path, change: str, monkeyp
 
 def test_a_measure_that_is_added_later_is_taken_of_kept_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(root, save_images=True, measures=[])
-    monkeypatch.setattr(methods_module.Runner, "__call__", lambda *_: pytest.fail("derained again"))
+    monkeypatch.setattr(runner_module.Runner, "__call__", lambda *_: pytest.fail("derained again"))
     assert row_of(run(root, save_images=True), "net")["figures"]["rain_removed"]["images"] == 2
 
 
@@ -168,7 +168,7 @@ def test_a_kept_image_that_is_not_the_measured_one_is_made_again(root: Path) -> 
 
 
 def test_a_method_that_fails_on_an_image_is_a_marked_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = methods_module.Runner.__call__
+    original = runner_module.Runner.__call__
     count = iter(range(10))
 
     def fail_once(*arguments: Any) -> Any:
@@ -177,7 +177,7 @@ def test_a_method_that_fails_on_an_image_is_a_marked_row(root: Path, monkeypatch
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(methods_module.Runner, "__call__", fail_once)
+        patched.setattr(runner_module.Runner, "__call__", fail_once)
         results = run(root)
     row = row_of(results, "net")
     assert (row["images"], row["failed"]) == (1, 1)
@@ -342,7 +342,7 @@ def test_being_interrupted_is_no_death(root: Path, monkeypatch: pytest.MonkeyPat
 
     for _ in range(4):
         with monkeypatch.context() as patched:
-            patched.setattr(methods_module.Runner, "__call__", interrupt)
+            patched.setattr(runner_module.Runner, "__call__", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 run(root)
     assert row_of(run(root), "net")["images"] == 2
