@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     demo = parts.add_parser("demo", help="make the demo data set: scikit-image's photographs, with rendered rain")
     place = Path("datasets/demo")
     demo.add_argument("-o", "--output", type=Path, default=place, metavar="DIR", help=f"where (default: {place})")
+    demo.add_argument("--renderings", type=int, default=6, metavar="N", help="of each rainy photograph (default: 6)")
+    scale_help = "rainy photographs to train on have streaks up to so many times as large (default: 1)"
+    demo.add_argument("--scale", type=float, default=1.0, metavar="S", help=scale_help)
     demo.set_defaults(part_run=_demo)
 
 
@@ -183,7 +186,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     from ..data.demo import CLEAN, RAINY, TEST, demo_size, make_demo
     from ..progress import track
 
-    count = sum(1 for _ in track(make_demo(arguments.output), demo_size(), "demo data set"))
+    renderings, scale = arguments.renderings, arguments.scale
+    if renderings < 1 or not 1 <= scale <= 10:
+        raise OptionError(f"--renderings must be at least 1 and --scale 1 to 10, got {renderings} and {scale}")
+    files = make_demo(arguments.output, renderings=renderings, scale=scale)
+    count = sum(1 for _ in track(files, demo_size(renderings), "demo data set"))
     print(
         f"{count} images in {arguments.output}: {len(RAINY)} photographs with rendered rain, {len(CLEAN)} clean ones, "
         f"{len(TEST)} others to test on"
