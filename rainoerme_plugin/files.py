@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import RainOerMeError
 
@@ -32,12 +34,26 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
     Raises:
         OSError: It cannot be written; the old file is as it was. The error names the file.
     """
+    with writing_whole(path, durable=durable) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_whole(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """As `write_whole`, for what is written piece by piece: the file's name is given to it at the end of the block.
+
+    If the block raises, nothing is left of what it wrote.
+
+    Raises:
+        OSError: As of `write_whole`. An error of the block that names another file goes on naming that.
+    """
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -50,7 +66,8 @@ def write_whole(path: Path, data: bytes, *, durable: bool = False) -> None:
             sync(path.parent)
     except OSError as error:
         # The system names the temporary file, or none.
-        error.filename, error.filename2 = os.fspath(path), None
+        if temporary is None or error.filename in (None, temporary):
+            error.filename, error.filename2 = os.fspath(path), None
         raise
 
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from ..archs.adapt import Needs, checkpoint_parts
 from ..archs.catalogue import CATALOGUE, Card, card_of, needs_of
-from ..archs.distillation_net import DistillationNet
 from ..archs.receptive_field import receptive_field
-from ..archs.recognise import SpandrelNet
 from ..archs.result_images import ResultImages
 from ..archs.runner import Runner
-from ..config import read_options
 from ..data.images import RGB, Rounding, to_image, to_tensor
 from ..data.sources import list_images
 from ..errors import DataError, OptionError, WeightsError
-from ..files import user_path
+from ..files import sha256_of, user_path
+from ..models.opening import build_checked, open_run
 from ..weights import load_weights
 from .options import (
     FileMethod,
@@ -102,7 +97,7 @@ class _Images(Method):
 
     def file_identity(self, dataset: str, name: str) -> tuple[object, ...]:
         try:
-            return (_sha256(self._folder(dataset).find(name)),)
+            return (sha256_of(self._folder(dataset).find(name)),)
         except (DataError, OSError):
             return ()  # the same is said again, with the reason, when the image is wanted
 
@@ -155,35 +150,16 @@ def _open(name: str, options: MethodOptions, datasets: tuple[str, ...]) -> Metho
         return _with_network(name, options, PretrainedNet(str(file), options.key), file)
     assert isinstance(options, NetworkMethod)
     file = user_path(options.file)
-    network = _build(options.network, f"methods.{name}.network")
+    network = build_checked(options.network, f"methods.{name}.network")
     load_weights(network, file, options.key)
     return _with_network(name, options, network, file, (options.network,))
-
-
-def _build(options: Mapping[str, Any], key: str) -> nn.Module:
-    """A registered network, its options checked as those of ``network_g`` are."""
-    from basicsr.archs import build_network
-
-    from ..plugin import registries
-    from ..schema import check_network
-
-    check_network(registries()["arch"], options, key)
-    try:
-        network = build_network(dict(options))
-    except (TypeError, ValueError, AssertionError) as error:
-        raise OptionError(f"{key}: {error}") from None
-    if isinstance(network, ResultImages):
-        raise OptionError(f"{key}: a folder of result images is a method of type images")
-    return network
 
 
 def _with_network(
     name: str, options: MethodOptions, network: nn.Module, file: Path, identity: tuple[object, ...] = ()
 ) -> Method:
-    inner = network
-    while isinstance(inner, DistillationNet | SpandrelNet):
-        inner = inner.backbone if isinstance(inner, DistillationNet) else inner.network
-    card, sha256 = card_of(inner), _sha256(file)
+    inner = checkpoint_parts(network)[""]
+    card, sha256 = card_of(inner), sha256_of(file)
     assert isinstance(options, WithNetwork)
     tile, needs = None if options.tile == "auto" else options.tile, needs_of(network)
     network.eval().requires_grad_(False)
@@ -211,28 +187,16 @@ def _published(file: str) -> str | None:
 
 
 def _open_run(name: str, options: RunMethod) -> Method:
-    folder = user_path(options.folder)
-    record = folder / "options.yml"
-    if not record.is_file():
-        raise OptionError(f"methods.{name}.folder: {folder} is no folder of a training run: it has no options.yml")
-    run = read_options(record)
-    network_options = run.get("network_g")
-    if not isinstance(network_options, Mapping):
-        raise OptionError(f"{record}: network_g: is missing")
-    # The checkpoint holds the whole network: the file that training began with need not be there any more.
-    network_options = {**network_options, **({"pretrained": None} if "pretrained" in network_options else {})}
-    file = folder / "models" / f"net_g_{options.iteration}.pth"
-    network = _build(network_options, f"{record}: network_g")
-    load_weights(network, file)
-    method = _with_network(name, options, network, file, (dict(network_options),))
-    training = (run.get("datasets") or {}).get("train") or {}
+    run = open_run(options.folder, options.iteration)
+    method = _with_network(name, options, run.network, run.file, (dict(run.built_from),))
+    training = (run.options.get("datasets") or {}).get("train") or {}
     roots = [training[key] for key in ("dataroot_rainy", "dataroot_clean", "dataroot_gt") if training.get(key)]
     method.training_images = [str(root) for root in roots]
     method.trained_on = " and ".join(Path(root).name for root in roots) or None
     if "dataroot_rainy" in training:
         rainy, clean = (_short(training[key]) for key in ("dataroot_rainy", "dataroot_clean"))
         method.trained_on = f"{rainy} without pairs, clean images of {clean}"
-    method.about += f", {options.iteration} of the run {folder.name}"
+    method.about += f", {options.iteration} of the run {user_path(options.folder).name}"
     return method
 
 
@@ -253,11 +217,3 @@ def _open_images(name: str, options: ImagesMethod, datasets: tuple[str, ...]) ->
             continue
         folders[dataset] = ResultImages(str(folder))
     return _Images(name, options, "result images", folders=folders)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

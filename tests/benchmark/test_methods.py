@@ -245,7 +245,7 @@ def test_a_network_computes_in_channels_last() -> None:
         ("network", {"network": {"type": "PReNett"}, "file": "x"}, r"methods\.m\.network\.type: .* did you mean"),
         ("network", {"network": {"type": "PReNet", "stage": 3}, "file": "x"}, r"methods\.m\.network\.stage"),
         ("network", {"network": {"type": "ResultImages", "folder": "."}, "file": "x"}, "images"),
-        ("run", {"folder": "nowhere"}, r"methods\.m\.folder: nowhere is no folder of a training run"),
+        ("run", {"folder": "nowhere"}, r"methods\.m: nowhere is no folder of a training run"),
         ("images", {"folder": "nowhere"}, r"methods\.m: no such folder: nowhere"),
     ],
 )
