@@ -11,18 +11,21 @@ from .errors import OptionError
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this name; ``auto`` is CUDA, else MPS, else the CPU.
+    """The device of this name (``cpu``, ``cuda``, ``cuda:1`` ...); ``auto`` is CUDA, else MPS, else the CPU.
 
     Raises:
         OptionError: This machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda: PyTorch finds no CUDA GPU here; use --device auto or cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise OptionError(f"--device {name}: PyTorch finds no CUDA GPU here; use --device auto or cpu")
     if name == "mps" and not torch.backends.mps.is_available():
         raise OptionError("--device mps: PyTorch finds no Apple GPU here; use --device auto or cpu")
-    device = torch.device(name, local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+    try:
+        device = torch.device(name, local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"no device '{name}'; there are auto, cpu, cuda, cuda:1 ... and mps") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

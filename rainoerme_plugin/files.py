@@ -71,6 +71,15 @@ def writing_whole(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def user_path(path: str | Path) -> Path:
     """A path that a user gave, ``~`` replaced by the home folder; ``~NAME`` of nobody stays, and is not found later."""
     try:

@@ -40,7 +40,7 @@ class Runner:
             The derained images, of the same kind; tensors are on the device, and not clamped.
 
         Raises:
-            RuntimeError: The result holds values that are not finite.
+            NotFiniteError: The result holds values that are not finite.
             RainOerMeError: As of `derain_tiled`.
         """
         if isinstance(rainy, torch.Tensor):
@@ -51,9 +51,9 @@ class Runner:
             with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 derained = derain_tiled(network, rainy, needs, tile=tile, batch=batch, rounding=rounding)
         except NotFiniteError:
-            raise RuntimeError(problem) from None
+            raise NotFiniteError(problem) from None
         if isinstance(derained, torch.Tensor) and not bool(torch.isfinite(derained).all()):
-            raise RuntimeError(problem)
+            raise NotFiniteError(problem)
         return derained
 
     @contextmanager

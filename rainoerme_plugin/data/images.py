@@ -271,6 +271,13 @@ def encode_png(image: RGB) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(image: RGB, quality: int = 95) -> bytes:
+    """The image as the bytes of a JPEG file, without subsampled colours."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
 def write_image(path: Path, image: RGB) -> None:
     """Write a PNG; its folder is made if need be."""
     write_whole(path, encode_png(image))
