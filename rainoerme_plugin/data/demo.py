@@ -60,7 +60,7 @@ def _streak(length: int, thickness: int, slant: float, scale: float) -> NDArray[
     kernel = np.zeros((side, side), np.float32)
     kernel[:, side // 2 : side // 2 + round(thickness * scale)] = np.hanning(side + 2)[1:-1, None]
     if scale > 1:
-        kernel = cv2.GaussianBlur(kernel, (0, 0), scale / 3)
+        kernel = np.asarray(cv2.GaussianBlur(kernel, (0, 0), scale / 3), np.float32)
         kernel /= kernel.max()
     turn = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), slant, 1)
     return np.asarray(cv2.warpAffine(kernel, turn, (side, side)), np.float32)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
@@ -124,7 +125,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _open(file: BinaryIO, where: object) -> ImageFile:
+def open_image(file: BinaryIO, where: object) -> ImageFile:
     """The image in a file, before its pixels are decoded."""
     start = file.read(16)
     file.seek(0)
@@ -140,12 +141,20 @@ def _open(file: BinaryIO, where: object) -> ImageFile:
         image = None
     if image is None:
         raise DataError(f"{where}: not an image this package reads ({_FORMATS}), or damaged; replace or remove it")
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(
-            f"{where}: declares {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are read; "
-            f"{_SMALLER}"
-        )
+    check_size(image.width, image.height, where)
     return image
+
+
+def check_size(width: int, height: int, where: object) -> None:
+    """Refuse more than `MAX_PIXELS`, before they are decoded.
+
+    Raises:
+        DataError: There are more.
+    """
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{where}: declares {width}x{height} pixels, more than the {MAX_PIXELS:,} that are read; {_SMALLER}"
+        )
 
 
 def read_header(data: bytes | Path, where: object | None = None) -> Header:
@@ -157,14 +166,14 @@ def read_header(data: bytes | Path, where: object | None = None) -> Header:
     """
     where = where or data
     with io.BytesIO(data) if isinstance(data, bytes) else open_file(data, where) as file:
-        image = _open(file, where)
+        image = open_image(file, where)
         width, height = image.size
-        if _orientation(image) >= 5:
+        if orientation_of(image) >= 5:
             width, height = height, width
         return Header(height, width, image.mode)
 
 
-def _orientation(image: PillowImage.Image) -> int:
+def orientation_of(image: PillowImage.Image) -> int:
     """The orientation in the EXIF block before the pixels: getexif() would decode a whole PNG to look behind them."""
     if image.format == "TIFF":
         return 1  # Pillow turns these itself
@@ -186,22 +195,33 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
     where = where or data
     encoded = data if isinstance(data, bytes) else read_file(data, where)
     with io.BytesIO(encoded) as file:
-        image = _open(file, where)
-        if isinstance(image, JpegImageFile) and _count_scans(encoded) > MAX_SCANS:
-            raise DataError(
-                f"{where}: a JPEG that goes more than {MAX_SCANS} times over its pixels; replace it, or save it anew"
-            )
-        try:
+        image = open_image(file, where)
+        with decoding(image, encoded, where):
             return _to_rgb(image, where)
-        except DataError:
-            raise
-        except MemoryError:
-            raise DataError(f"{where}: too little memory to decode it; {_SMALLER}") from None
-        except Exception as error:  # whatever came up
-            raise DataError(f"{where}: damaged image ({_reason(error)}); replace or remove it") from None
 
 
-def _count_scans(encoded: bytes) -> int:
+@contextmanager
+def decoding(image: ImageFile, encoded: bytes, where: object) -> Iterator[None]:
+    """Whatever comes up while ``image`` is decoded becomes a `DataError`; a JPEG of too many scans is not begun.
+
+    Raises:
+        DataError: It came up.
+    """
+    if isinstance(image, JpegImageFile) and count_scans(encoded) > MAX_SCANS:
+        raise DataError(
+            f"{where}: a JPEG that goes more than {MAX_SCANS} times over its pixels; replace it, or save it anew"
+        )
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{where}: too little memory to decode it; {_SMALLER}") from None
+    except Exception as error:  # whatever came up
+        raise DataError(f"{where}: damaged image ({_reason(error)}); replace or remove it") from None
+
+
+def count_scans(encoded: bytes) -> int:
     """How often a JPEG goes over its pixels; at least `MAX_SCANS` times if more than that may be found at all."""
     if encoded.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
         return 0
@@ -214,7 +234,7 @@ def _count_scans(encoded: bytes) -> int:
 
 
 def _to_rgb(image: PillowImage.Image, where: object) -> RGB:
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation_of(image))
     image.load()
     if turn is not None:
         image = image.transpose(turn)

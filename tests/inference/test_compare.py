@@ -224,7 +224,9 @@ def test_photographs_are_taken_one_by_one_and_written_as_they_come(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "photograph.png"), ValueError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error", "photograph.png"), ValueError("x"), KeyboardInterrupt()]
+)
 def test_a_page_that_was_not_finished_is_not_there(tmp_path: Path, error: BaseException) -> None:
     def broken() -> Iterator[Pair]:
         yield pair("a.png")
