@@ -36,8 +36,8 @@ class OnnxNet(nn.Module):
     Attributes:
         needs: What it asks of its input: the multiple in the file's metadata, or nothing. A file of this package takes
             every size; the multiple is the grid in which large images are cut.
-        receptive_field: Pixels that a tile needs around it, of the metadata. None: it looks at the whole image, or it is
-            not known; it could not be found by trial, as ONNX Runtime's ReLU makes numbers of NaN.
+        receptive_field: Pixels that a tile needs around it, of the metadata. None: it looks at the whole image, or it
+            is not known.
         metadata: What else `inference.export` has written, without the keys' prefix; empty of others' files.
 
     Raises:
@@ -50,11 +50,16 @@ class OnnxNet(nn.Module):
         super().__init__()
         self.file = Path(file)
         self._session = self._open("CPUExecutionProvider")
-        self._one_by_one = self._check()
-        found = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self._one_by_one = self._check()
+            found = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise self._error("its names are no text: it is damaged") from None
         self.metadata = {key[len(PREFIX) :]: text for key, text in found.items() if key.startswith(PREFIX)}
         if self._number("format", 0, 1 << 30) not in (None, FORMAT):
-            raise self._error(f"its metadata are of format {self.metadata['format']}; a newer rainoerme_plugin reads it")
+            raise self._error(
+                f"its metadata are of format {self.metadata['format']}; a newer rainoerme_plugin reads it"
+            )
         self.needs = Needs(multiple=self._number("multiple", 1, LARGEST_MULTIPLE) or 1)
         self.receptive_field = self._number("receptive_field", 0, 1 << 20)
 
@@ -78,8 +83,8 @@ class OnnxNet(nn.Module):
                 self._session = session
                 return
         raise OptionError(
-            f"{self.file}: the ONNX Runtime that is installed does not compute on CUDA; pip install onnxruntime-gpu (in "
-            "place of onnxruntime), or use --device cpu"
+            f"{self.file}: the ONNX Runtime that is installed does not compute on CUDA; pip install onnxruntime-gpu "
+            "(in place of onnxruntime), or use --device cpu"
         )
 
     def forward(self, rainy: Tensor) -> Tensor:
@@ -125,7 +130,8 @@ class OnnxNet(nn.Module):
             raise self._error("there is no such file")
         data = self.file.read_bytes()
         try:
-            return runtime.InferenceSession(data, options, providers=[(provider, dict(asked or {}))])
+            # Its own fallback tries the same once more, and prints.
+            return runtime.InferenceSession(data, options, [(provider, dict(asked or {}))], enable_fallback=0)
         except Exception as error:  # whatever it is that it dislikes
             reason = "part of it is in other files; needed is one file" if "xternal" in str(error) else _said(error)
             raise self._error(reason) from error
@@ -142,7 +148,9 @@ class OnnxNet(nn.Module):
         if len(shape) != 4 or shape[1] != 3:
             raise self._error(f"its input is {_shape(shape)}; needed is (N, 3, H, W)")
         if any(isinstance(size, int) for size in shape[2:]) or (isinstance(shape[0], int) and shape[0] != 1):
-            raise self._error(f"its input is {_shape(shape)}; needed are free height and width (dynamic axes), N free or 1")
+            raise self._error(
+                f"its input is {_shape(shape)}; needed are free height and width (dynamic axes), N free or 1"
+            )
         return isinstance(shape[0], int)
 
     def _number(self, key: str, least: int, most: int) -> int | None:

@@ -15,10 +15,17 @@ from contextlib import contextmanager, suppress
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
-from . import benchmark, prepare, test, train
+from . import benchmark, derain, prepare, test, train
 from . import list as list_command
 
-COMMANDS = {"train": train, "test": test, "benchmark": benchmark, "prepare": prepare, "list": list_command}
+COMMANDS = {
+    "derain": derain,
+    "train": train,
+    "test": test,
+    "benchmark": benchmark,
+    "prepare": prepare,
+    "list": list_command,
+}
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -32,7 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
-        part = commands.add_parser(name, help=summary.rstrip("."), description=module.__doc__)
+        part = commands.add_parser(
+            name,
+            help=summary.rstrip("."),
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.add_arguments(part)
     return parser
 

@@ -1,312 +1,407 @@
-"""What image files are made of: chunks, segments and tags, taken from one file into another.
+"""What image files are made of around their pixels: chunks of PNG and WebP, segments of JPEG, directories of TIFF.
 
-Layouts: PNG (W3C, third edition), JPEG (ITU T.81 annex B), WebP (RFC 9649), TIFF 6.0, EXIF (CIPA DC-008),
-Microsoft's BITMAPV4HEADER.
+Readers stop at what is damaged and give what came before it; whether a file is whole, its pixels tell. Values are
+copied as bytes, never looked into, so that what goes from file to file stays what it was.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-ORIENTATION, XMP, ICC = 0x0112, 700, 34675
-_EXIF_IFD, _GPS_IFD, _INTEROP_IFD = 0x8769, 0x8825, 0xA005
-X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXEL_CHUNKS = frozenset(
-    (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sBIT", b"bKGD", b"hIST", b"acTL", b"fcTL", b"fdAT")
-)
-_PIXEL_TAGS = frozenset(
-    tag
-    for first, last in (
-        (254, 266), (273, 273), (277, 281), (284, 285), (288, 293), (301, 301), (317, 317), (320, 330), (332, 347),
-        (512, 521), (529, 532), (33421, 33422),
-    )
-    for tag in range(first, last + 1)
-)  # fmt: skip
-"""TIFF's tags of how pixels are laid out and coded, with offsets to what else a file holds."""
-_BULKY_TAGS = frozenset((XMP, ICC, 33723, 34377))
-"""... of what stands elsewhere in other kinds of files: XMP, profile, IPTC, Photoshop's."""
-_METRE = 39.3701
-_STRIP = 1 << 18
-"""Bytes of a strip of a TIFF, about."""
-
-
-@dataclass(frozen=True)
-class Exif:
-    """An EXIF block."""
-
-    data: bytes
-    """As files other than TIFFs hold it, from its byte order on."""
-    tags: Mapping[int, Any] = field(default_factory=dict)
-    """What a TIFF holds; blocks of its own as dictionaries. Of other files they are in ``data``."""
-    types: Mapping[int, int] = field(default_factory=dict)
-
+Samples: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W, C) uint8 or uint16 as they lie in a file: grey, grey and alpha, RGB, or RGBA."""
 
 # --- PNG ---
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ROWS_BYTES = 1 << 20
+"""Of pixels that are filtered and compressed at once."""
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk's name, and the whole of it."""
-    place = len(_SIGNATURE)
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of the chunks of a PNG whose checksums are right, without its pixels."""
+    place = len(PNG_SIGNATURE)
     while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        yield data[place + 4 : place + 8], data[place:end]
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if end > len(data):
+            return
+        if kind not in (b"IDAT", b"fdAT"):
+            body = data[place + 8 : end - 4]
+            if zlib.crc32(kind + body) == int.from_bytes(data[end - 4 : end], "big"):
+                yield kind, body
+        if kind == b"IEND":
+            return
         place = end
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk as it stands in a file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_depth(data: bytes) -> int:
-    """Bits of a channel."""
-    return data[24]
+def insert_png_chunks(png: bytes, chunks: Iterable[bytes]) -> bytes:
+    """A PNG with more chunks, before all others but its header."""
+    header = len(PNG_SIGNATURE) + 25
+    return b"".join((png[:header], *chunks, png[header:]))
 
 
-def png_parts(data: bytes) -> tuple[bytes, ...]:
-    """The chunks that do not tell how pixels are coded."""
-    return tuple(whole for name, whole in _chunks(data) if name not in _PIXEL_CHUNKS)
+def encode_deep_png(samples: NDArray[np.uint16]) -> bytes:
+    """(H, W, C) uint16 as a PNG of 16 bits: Pillow writes but grey ones, and OpenCV no grey with alpha."""
+    height, width, channels = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    compressor = zlib.compressobj(6)
+    step, parts = 2 * channels, []
+    above = np.zeros((1, width * step), np.uint8)
+    block = max(1, _ROWS_BYTES // (width * step))
+    for top in range(0, height, block):
+        rows = samples[top : top + block].astype(">u2").view(np.uint8).reshape(-1, width * step)
+        across = rows.copy()
+        across[:, step:] -= rows[:, :-step]
+        down = rows - np.concatenate([above, rows[:-1]])
+        above = rows[-1:]
+        # The usual guess of what will be shorter: the filter that leaves the smaller differences.
+        sums = [np.abs(each.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64) for each in (across, down)]
+        lower = (sums[1] < sums[0])[:, None]
+        filtered = np.concatenate([np.where(lower, np.uint8(2), np.uint8(1)), np.where(lower, down, across)], axis=1)
+        parts.append(compressor.compress(filtered.tobytes()))
+    parts.append(compressor.flush())
+    pixels = b"".join(png_chunk(b"IDAT", part) for part in parts if part)
+    return PNG_SIGNATURE + png_chunk(b"IHDR", header) + pixels + png_chunk(b"IEND", b"")
 
 
-def png_with(encoded: bytes, parts: Sequence[bytes]) -> bytes:
-    """A PNG with further chunks, after its header."""
-    header = len(_SIGNATURE) + 25
-    return encoded[:header] + b"".join(parts) + encoded[header:]
-
-
-def png_metadata(
-    exif: bytes | None, xmp: bytes | None, icc: bytes | None, dpi: tuple[float, float] | None
-) -> list[bytes]:
-    """The chunks for what comes from another kind of file."""
-    parts = []
-    if icc is not None:
-        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
-    if dpi is not None:
-        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(each * _METRE) for each in dpi), 1)))
-    if exif is not None:
-        parts.append(_chunk(b"eXIf", exif))
-    if xmp is not None:
-        parts.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    return parts
-
-
-def encode_png(channels: NDArray[Any]) -> bytes:
-    """A PNG of (H, W, C) uint8 or uint16, and nothing in it but pixels; Pillow writes no colours of 16 bits."""
-    height, width, count = channels.shape
-    rows = channels.astype(">u2" if channels.dtype == np.uint16 else np.uint8).view(np.uint8).reshape(height, -1)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    step = count * channels.itemsize
-    # Of PNG's filters "up" and "sub" are cheap: each row takes that which leaves less.
-    up = rows.copy()
-    up[1:] -= rows[:-1]
-    sub = rows.copy()
-    sub[:, step:] -= rows[:, :-step]
-    cost = [np.minimum(each, -each.astype(np.int16) & 255).sum(axis=1, dtype=np.int64) for each in (sub, up)]
-    is_up = cost[1] < cost[0]
-    filtered[:, 0] = np.where(is_up, 2, 1)
-    filtered[:, 1:] = np.where(is_up[:, None], up, sub)
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[count]
-    header = struct.pack(">IIBBBBB", width, height, 8 * channels.itemsize, colour, 0, 0, 0)
-    pixels = zlib.compress(filtered.tobytes(), 6)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
-
-
-def with_key(channels: NDArray[Any], data: bytes) -> NDArray[Any]:
-    """What OpenCV has decoded of a PNG of 16 bits: grey as one channel again, its transparent colour as alpha."""
-    if data[25] in (0, 4) and channels.shape[2] >= 3:
-        channels = channels[..., [0, *range(3, channels.shape[2])]]
-    key = next((whole[8:-4] for name, whole in _chunks(data) if name == b"tRNS"), None)
-    if key is not None and channels.shape[2] in (1, 3):
-        is_key = (channels == np.frombuffer(key, ">u2")).all(axis=2, keepdims=True)
-        channels = np.concatenate([channels, np.where(is_key, 0, 65535).astype(np.uint16)], axis=2)
-    return channels
+def inflated(data: bytes, limit: int) -> bytes:
+    """Decompressed metadata; nothing where it is damaged or longer than ``limit``: some bytes may become gigabytes."""
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(data, limit)
+    except zlib.error:
+        return b""
+    return found if inflater.eof else b""
 
 
 # --- JPEG ---
 
+APP0, APP1, APP2, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+LONGEST_SEGMENT = 65533
+"""In bytes, of a JPEG segment's content."""
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each segment before the pixels: its marker's second byte, and the whole of it."""
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, content and end of each segment of a JPEG before its pixels."""
     place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF:  # filling
+    while (place := data.find(b"\xff", place)) >= 0:
+        while data[place : place + 1] == b"\xff":
+            place += 1
+        if place + 3 > len(data):
+            return
+        marker, end = data[place], place + 1 + int.from_bytes(data[place + 1 : place + 3], "big")
+        if marker in (0, 0x01) or 0xD0 <= marker <= 0xD8:  # no segment
             place += 1
             continue
-        if marker == 0xDA:
+        if marker in (0xD9, 0xDA) or end > len(data):
             return
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        yield marker, data[place:end]
-        place = end
+        yield marker, data[place + 3 : end], end
+        place = max(end, place + 3)
 
 
-def _is_application(marker: int) -> bool:
-    return 0xE0 <= marker <= 0xEF or marker == 0xFE
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """A segment as it stands in a file."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def jpeg_parts(data: bytes, *, with_profile: bool) -> tuple[bytes, ...]:
-    """The segments that do not tell how pixels are coded; those of further pictures behind the first are left out."""
-    parts = []
-    for marker, whole in _segments(data):
-        content = whole[4:]
-        is_profile = marker == 0xE2 and content.startswith(b"ICC_PROFILE\0")
-        if not _is_application(marker) or (is_profile and not with_profile):
-            continue
-        if (marker == 0xEE and content.startswith(b"Adobe")) or (marker == 0xE2 and content.startswith(b"MPF\0")):
-            continue
-        parts.append(whole)
-    return tuple(parts)
+def replace_jpeg_segments(jpeg: bytes, segments: Iterable[bytes]) -> bytes:
+    """A JPEG with these segments in place of its own of applications and comments."""
+    coding = [jpeg_segment(marker, body) for marker, body, _ in jpeg_segments(jpeg) if not is_about(marker)]
+    end = max(end for *_, end in jpeg_segments(jpeg))
+    return b"".join((jpeg[:2], *segments, *coding, jpeg[end:]))
 
 
-def jpeg_with(encoded: bytes, parts: Sequence[bytes]) -> bytes:
-    """A JPEG with these segments in place of its own."""
-    own = sum(len(whole) for marker, whole in _segments(encoded) if _is_application(marker))
-    return encoded[:2] + b"".join(parts) + encoded[2 + own :]
+def is_about(marker: int) -> bool:
+    """Whether a JPEG segment is of applications or a comment, not of the pixels' coding."""
+    return APP0 <= marker <= APP15 or marker == COMMENT
 
 
 # --- WebP ---
 
 
-def webp_chunks(data: bytes) -> list[bytes]:
-    """The names of a WebP's chunks."""
-    names, place = [], 12
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and content of a WebP's chunks."""
+    place = 12
     while place + 8 <= len(data):
-        names.append(data[place : place + 4])
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    return names
+        kind, length = struct.unpack_from("<4sI", data, place)
+        if place + 8 + length > len(data):
+            return
+        yield kind, data[place + 8 : place + 8 + length]
+        place += 8 + length + length % 2
 
 
-# --- TIFF ---
+def webp_file(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A WebP of these chunks."""
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def count_pages(image: TiffImageFile) -> int:
-    """The pictures in a TIFF, without smaller versions of the first."""
-    count = 1
-    for page in range(1, image.n_frames):
-        image.seek(page)
-        count += not int(image.tag_v2.get(254, 0)) & 1
-    image.seek(0)
-    return count
+def webp_with(webp: bytes, size: tuple[int, int], alpha: bool, about: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A WebP of ``size`` (width, height) with chunks of metadata, which only the extended format holds."""
+    if not about:
+        return webp
+    flags = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
+    bits = sum({flags.get(kind, 0) for kind, _ in about}) | (0x10 if alpha else 0)
+    header = struct.pack("<I", bits) + b"".join((side - 1).to_bytes(3, "little") for side in size)
+    pixels = [(kind, data) for kind, data in webp_chunks(webp) if kind in (b"VP8 ", b"VP8L", b"ALPH")]
+    before = [chunk for chunk in about if chunk[0] == b"ICCP"]
+    after = [chunk for chunk in about if chunk[0] != b"ICCP"]
+    return webp_file([(b"VP8X", header), *before, *pixels, *after])
 
 
-def without_orientation(data: bytes) -> bytes:
-    """A TIFF whose first directory says that its pixels lie upright."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    head, size, start, place = ("Q", 20, 8, 8) if big else ("H", 12, 2, 4)
-    place = struct.unpack_from(order + ("Q" if big else "I"), data, place)[0]
-    changed = bytearray(data)
-    for entry in range(struct.unpack_from(order + head, data, place)[0]):
-        at = place + start + entry * size
-        if struct.unpack_from(order + "H", data, at)[0] == ORIENTATION:
-            struct.pack_into(order + "H", changed, at + size - (8 if big else 4), 1)
-    return bytes(changed)
+# --- TIFF, and so EXIF ---
+
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
+ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
+PLANAR, PREDICTOR, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 317, 322, 338, 339
+XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+_SUBFILE, _OLD_SUBFILE = 254, 255
+# fmt: off
+LAYOUT = frozenset((
+    _SUBFILE, _OLD_SUBFILE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, 266, 273, SAMPLES, 278, 279, PLANAR, 292,
+    293, PREDICTOR, 320, TILE_WIDTH, 323, 324, 325, EXTRA_SAMPLES, SAMPLE_FORMAT, 347, *range(512, 522), 529, 530, 531,
+    532,
+))
+"""Tags that say how pixels lie in the file."""
+_OF_OLD_PIXELS = frozenset((280, 281, 288, 289, 290, 291, 301, 326, 327, 328, 330, *range(332, 338), 340, 341, 37724))
+"""Tags that were true of the pixels as they were: extremes, curves by number of bits, inks, other sizes, layers."""
+# fmt: on
+_POINTERS = (34665, 34853, 40965)
+"""Tags that point to directories: EXIF, GPS, interoperability."""
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_NARROW = {16: (4, "Q", "I"), 17: (9, "q", "i"), 18: (13, "Q", "I")}
+"""Types that only BigTIFF has, and what they become."""
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
+_MOST_DIRECTORIES = 64
+
+Order: TypeAlias = Literal["<", ">"]
 
 
-def exif_of_tiff(image: TiffImageFile) -> Exif | None:
-    """What a TIFF says of its picture, but for pixels, XMP and profile."""
-    found = image.getexif()
-    tags: dict[int, Any] = {tag: value for tag, value in found.items() if tag not in _PIXEL_TAGS}
-    for tag in (_EXIF_IFD, _GPS_IFD):
-        if tag in tags:
-            tags[tag] = _block(found, tag)
-    tags = {tag: value for tag, value in tags.items() if tag not in (XMP, ICC)}
-    types = {tag: image.tag_v2.tagtype[tag] for tag in tags if tag in image.tag_v2.tagtype}
-    if not tags:
+class Entry(NamedTuple):
+    """Of a directory: its value as bytes in the file's order, or a directory itself."""
+
+    tag: int
+    kind: int
+    length: int
+    value: bytes | tuple[Entry, ...]
+
+    def numbers(self, order: Order) -> list[int]:
+        """Its whole numbers; none where it holds others."""
+        letter = {1: "B", 3: "H", 4: "I"}.get(self.kind)
+        if letter is None or not isinstance(self.value, bytes):
+            return []
+        return list(struct.unpack(f"{order}{self.length}{letter}", self.value))
+
+    def ratio(self, order: Order) -> float | None:
+        """Its fraction; None where it holds something else."""
+        if self.kind != _RATIONAL or self.length != 1 or not isinstance(self.value, bytes):
+            return None
+        over, under = struct.unpack(f"{order}II", self.value)
+        return over / under if under else None
+
+
+class Directory(NamedTuple):
+    """The first directory of a TIFF or an EXIF block."""
+
+    order: Order
+    entries: tuple[Entry, ...]
+    pages: int = 1
+    """Images in the file, but smaller versions and masks of others."""
+
+    def first(self, tag: int, default: int) -> int:
+        """The first number of a tag."""
+        return (self.all(tag) or [default])[0]
+
+    def all(self, tag: int) -> list[int]:
+        """The numbers of a tag."""
+        return next((entry.numbers(self.order) for entry in self.entries if entry.tag == tag), [])
+
+    def bytes_of(self, tag: int) -> bytes:
+        """The value of a tag as bytes."""
+        value = next((entry.value for entry in self.entries if entry.tag == tag), b"")
+        return value if isinstance(value, bytes) else b""
+
+    def ratio(self, tag: int) -> float | None:
+        """The fraction of a tag."""
+        return next((entry.ratio(self.order) for entry in self.entries if entry.tag == tag), None)
+
+    def about(self, without: Collection[int] = ()) -> Directory:
+        """What it says that does not describe the layout of pixels."""
+        leave = {*LAYOUT, *_OF_OLD_PIXELS, *without}
+        return self._replace(entries=tuple(entry for entry in self.entries if entry.tag not in leave))
+
+    def layout(self) -> Directory:
+        """What describes the layout of pixels."""
+        return self._replace(entries=tuple(entry for entry in self.entries if entry.tag in LAYOUT))
+
+
+def numbers(order: Order, tag: int, *values: int, kind: int = _LONG) -> Entry:
+    """An entry of whole numbers, `kind` 3 of 16 bits or 4 of 32."""
+    letter = "H" if kind == _SHORT else "I"
+    return Entry(tag, kind, len(values), struct.pack(f"{order}{len(values)}{letter}", *values))
+
+
+def read_directory(data: bytes) -> Directory | None:
+    """The first directory of a TIFF (or BigTIFF) or an EXIF block; None where there is none."""
+    order: Order = "<" if data[:2] == b"II" else ">"
+    try:
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            reader = _Reader(data, order, False)
+            place = struct.unpack_from(f"{order}I", data, 4)[0]
+        elif data[:8] in (b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"):
+            reader = _Reader(data, order, True)
+            place = struct.unpack_from(f"{order}Q", data, 8)[0]
+        else:
+            return None
+        entries, following = reader.directory(place)
+    except struct.error:
         return None
-    short = {tag: value for tag, value in tags.items() if tag not in _BULKY_TAGS}
-    return Exif(b"II*\0\x08\0\0\0" + _directory(short, types).tobytes(8), tags, types)
+    pages, seen = 1, {place}
+    while following and following not in seen and len(seen) <= _MOST_DIRECTORIES:
+        seen.add(following)
+        try:
+            others, following = reader.directory(following, (_SUBFILE, _OLD_SUBFILE))
+        except struct.error:
+            break
+        other = Directory(order, others)
+        # Bits of the tag: 1 a smaller version, 4 a mask. The older tag: 2 a smaller version.
+        pages += not other.first(_SUBFILE, 0) & 5 and other.first(_OLD_SUBFILE, 0) != 2
+    return Directory(order, entries, pages)
 
 
-def _block(exif: PillowImage.Exif, tag: int) -> dict[int, Any]:
-    block = dict(exif.get_ifd(tag))
-    if tag == _EXIF_IFD and _INTEROP_IFD in block:
-        block[_INTEROP_IFD] = dict(exif.get_ifd(_INTEROP_IFD))
-    return block
+class _Reader:
+    def __init__(self, data: bytes, order: Order, big: bool) -> None:
+        self.data, self.order, self.big = data, order, big
+        # Many entries may share bytes of the file; together they are no longer than it is, in sound ones.
+        self.left = 2 * len(data)
+
+    def directory(self, place: int, only: Collection[int] = (), depth: int = 0) -> tuple[tuple[Entry, ...], int]:
+        """The entries of the directory at ``place``, and the place of the next."""
+        count_letter, letter, size, start = ("Q", "Q", 20, 8) if self.big else ("H", "I", 12, 2)
+        count = struct.unpack_from(self.order + count_letter, self.data, place)[0]
+        end = place + start + count * size
+        (following,) = struct.unpack_from(self.order + letter, self.data, end) if depth == 0 else (0,)
+        found: dict[int, Entry] = {}
+        for at in range(place + start, end, size):
+            tag, kind, length = struct.unpack_from(f"{self.order}HH{letter}", self.data, at)
+            if only and tag not in only:
+                continue
+            entry = self._entry(at + size - (8 if self.big else 4), tag, kind, length, letter, depth)
+            if entry is not None:
+                found.setdefault(tag, entry)
+        return tuple(found.values()), following
+
+    def _entry(self, at: int, tag: int, kind: int, length: int, letter: str, depth: int) -> Entry | None:
+        size = length * _SIZES.get(kind, 0)
+        if size == 0:
+            return None
+        if tag in _POINTERS:
+            if length != 1 or kind not in (4, 13, 16, 18) or depth == 2:
+                return None
+            try:
+                place = struct.unpack_from(self.order + letter, self.data, at)[0]
+                return Entry(tag, _LONG, 1, self.directory(place, depth=depth + 1)[0])
+            except struct.error:
+                return None
+        if size > struct.calcsize(letter if letter == "Q" else "=I"):
+            at = struct.unpack_from(self.order + letter, self.data, at)[0]
+        self.left -= size
+        if at + size > len(self.data) or self.left < 0:
+            return None
+        value = self.data[at : at + size]
+        if kind in _NARROW:
+            kind, wide, narrow = _NARROW[kind]
+            try:
+                many = struct.unpack(f"{self.order}{length}{wide}", value)
+                value = struct.pack(f"{self.order}{length}{narrow}", *many)
+            except struct.error:  # beyond 32 bits
+                return None
+        return Entry(tag, kind, length, value)
 
 
-def _directory(tags: Mapping[int, Any], types: Mapping[int, int]) -> ImageFileDirectory_v2:
-    directory = ImageFileDirectory_v2(prefix=b"II")
-    for tag, value in tags.items():
-        if tag in types and not isinstance(value, dict):
-            directory.tagtype[tag] = types[tag]
-        directory[tag] = value
-    return directory
+def pack_directory(order: Order, entries: Iterable[Entry], start: int) -> bytes:
+    """A directory that will stand at ``start``, with what its entries point to behind it."""
+    chosen = sorted({entry.tag: entry for entry in entries}.values())
+    rows, behind = [struct.pack(f"{order}H", len(chosen))], bytearray()
+    place = start + 2 + 12 * len(chosen) + 4
+    for entry in chosen:
+        value = entry.value
+        if isinstance(value, tuple):
+            value = struct.pack(f"{order}I", place + len(behind))
+            behind += pack_directory(order, entry.value, place + len(behind))  # type: ignore[arg-type]
+        elif len(value) > 4:
+            at = struct.pack(f"{order}I", place + len(behind))
+            behind += value
+            value = at
+        behind += b"\0" * (len(behind) % 2)
+        rows.append(struct.pack(f"{order}HHI", entry.tag, entry.kind, entry.length) + value.ljust(4, b"\0"))
+    return b"".join((*rows, bytes(4), bytes(behind)))
 
 
-def encode_tiff(
-    channels: NDArray[Any],
-    exif: Exif | None,
-    xmp: bytes | None,
-    icc: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> bytes:
-    """A TIFF of (H, W, C) uint8 or uint16, compressed without loss; Pillow writes no colours of 16 bits."""
-    height, width, count = channels.shape
-    tags, types = _tags_of(exif)
-    directory = _directory(tags, types)
-    if dpi is not None and X_RESOLUTION not in tags:
-        directory[X_RESOLUTION], directory[_Y_RESOLUTION], directory[_RESOLUTION_UNIT] = (*dpi, 2)
-    for tag, value, kind in ((XMP, xmp, 1), (ICC, icc, 7)):
-        if value is not None:
-            directory.tagtype[tag] = kind
-            directory[tag] = value
-    rows = max(1, _STRIP // (width * count * channels.itemsize))
-    strips = [_strip(channels[start : start + rows]) for start in range(0, height, rows)]
-    ends = np.cumsum([len(strip) for strip in strips])
-    layout: dict[int, Any] = {
-        256: width, 257: height, 258: (8 * channels.itemsize,) * count, 259: 8, 262: 1 if count < 3 else 2,
-        273: (0, *map(int, ends[:-1])), 277: count, 278: rows, 279: tuple(len(strip) for strip in strips), 284: 1,
-        317: 2,
-    }  # fmt: skip
-    if count in (2, 4):
-        layout[338] = 2  # alpha that colours are not multiplied by
-    for tag, value in layout.items():
-        directory[tag] = value
-    directory.tagtype[273] = directory.tagtype[279] = 4
-    return b"II*\0\x08\0\0\0" + directory.tobytes(8) + b"".join(strips)
+def tiff_header(order: Order, place: int) -> bytes:
+    """Of a TIFF whose first directory stands at ``place``."""
+    return {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", place)
 
 
-def _strip(rows: NDArray[Any]) -> bytes:
-    """Rows with differences from pixel to pixel in place of values (predictor 2), compressed."""
-    differences = rows.astype(rows.dtype.newbyteorder("<"))
-    differences[:, 1:] -= rows[:, :-1]
-    return zlib.compress(differences.tobytes(), 6)
+def exif_block(directory: Directory) -> bytes:
+    """A directory as an EXIF block, which is a TIFF without pixels."""
+    return tiff_header(directory.order, 8) + pack_directory(directory.order, directory.entries, 8)
 
 
-def _tags_of(exif: Exif | None) -> tuple[Mapping[int, Any], Mapping[int, int]]:
-    if exif is None or exif.tags:
-        return (exif.tags, exif.types) if exif else ({}, {})
-    found = PillowImage.Exif()
-    found.load(b"Exif\0\0" + exif.data)
-    tags: dict[int, Any] = {tag: value for tag, value in found.items() if tag not in _PIXEL_TAGS}
-    for tag in (_EXIF_IFD, _GPS_IFD):
-        if tag in tags:
-            tags[tag] = _block(found, tag)
-    return tags, {}
+def with_directory(data: bytes, directory: Directory) -> bytes:
+    """A TIFF with another first directory, the only one, whose places are those of ``data``."""
+    place = len(data) + len(data) % 2
+    head = tiff_header(directory.order, place)
+    return b"".join(
+        (head, data[8:], b"\0" * (place - len(data)), pack_directory(directory.order, directory.entries, place))
+    )
 
 
-# --- BMP ---
+def encode_tiff(samples: Samples, about: Directory) -> bytes:
+    """(H, W, C) uint8 or uint16 as a TIFF: strips by deflate of differences, and what ``about`` says besides."""
+    height, width, channels = samples.shape
+    order: Order = about.order
+    bits = samples.itemsize * 8
+    block = max(1, _ROWS_BYTES // 4 // (width * channels * samples.itemsize))
+    strips = []
+    for top in range(0, height, block):
+        rows = samples[top : top + block].copy()
+        rows[:, 1:] -= samples[top : top + block, :-1]
+        strips.append(zlib.compress(rows.astype(f"{order}u{samples.itemsize}").tobytes(), 6))
+    places = np.cumsum([8, *map(len, strips)]).tolist()
+    layout = [
+        numbers(order, WIDTH, width),
+        numbers(order, LENGTH, height),
+        numbers(order, BITS, *[bits] * channels, kind=_SHORT),
+        numbers(order, COMPRESSION, 8, kind=_SHORT),
+        numbers(order, PHOTOMETRIC, 2 if channels > 2 else 1, kind=_SHORT),
+        numbers(order, 273, *places[:-1]),
+        numbers(order, SAMPLES, channels, kind=_SHORT),
+        numbers(order, 278, block),
+        numbers(order, 279, *map(len, strips)),
+        numbers(order, PLANAR, 1, kind=_SHORT),
+        numbers(order, PREDICTOR, 2, kind=_SHORT),
+        *([numbers(order, EXTRA_SAMPLES, 2, kind=_SHORT)] if channels % 2 == 0 else []),
+    ]
+    place = places[-1] + places[-1] % 2
+    directory = pack_directory(order, (*about.entries, *layout), place)
+    return b"".join((tiff_header(order, place), *strips, b"\0" * (place - places[-1]), directory))
 
 
-def encode_bmp_with_alpha(channels: NDArray[np.uint8], dpi: tuple[float, float] | None) -> bytes:
-    """A BMP of (H, W, 4) RGBA, with the fourth header, whose masks say where alpha is."""
-    height, width = channels.shape[:2]
-    per_metre = [round(each * _METRE) for each in dpi or (0, 0)]
-    pixels = channels[::-1][..., [2, 1, 0, 3]].tobytes()
-    offset = 14 + 108
-    header = struct.pack("<2sIHHI", b"BM", offset + len(pixels), 0, 0, offset)
-    masks = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000)
-    header += struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), *per_metre, 0, 0)
-    header += struct.pack("<4I4s36x3I", *masks, b"BGRs", 0, 0, 0)
-    return header + pixels
+def rational(order: Order, tag: int, value: float) -> Entry:
+    """An entry of a fraction, to four digits."""
+    return Entry(tag, _RATIONAL, 1, struct.pack(f"{order}II", round(value * 10000), 10000))

@@ -33,7 +33,10 @@ TURNED = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: np.rot90(image, 1),
 }
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>'
+    b"</x:xmpmeta>"
+)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's types by the number of channels."""
@@ -225,10 +228,11 @@ def test_parts_that_are_of_the_coding_are_left_out(tmp_path: Path) -> None:
     assert about(again(tmp_path, png(noise(3), *more))) == []
 
 
-def test_a_damaged_chunk_is_left_out(tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_refused(tmp_path: Path) -> None:
     broken = bytearray(chunk(b"tEXt", b"Comment\0rain"))
     broken[-1] ^= 1
-    assert about(again(tmp_path, png(noise(3), bytes(broken)))) == []
+    with pytest.raises(DataError, match=r"photo: .*damaged"):
+        read(tmp_path, png(noise(3), bytes(broken)))
 
 
 def test_a_profile_of_another_colour_space_is_left_out(tmp_path: Path) -> None:
@@ -263,8 +267,8 @@ def tiff(samples: np.ndarray, orientation: int | None = 1, **options: Any) -> by
         (315, 2, 8, "Someone", True),
         (306, 2, 20, "2020:02:03 04:05:06", True),
         (700, 1, len(XMP), XMP, True),
-        (33723, 7, 5, b"\x1c\2\0\0\2", True),
-        (34377, 7, 6, b"8BIMab", True),
+        (33723, 7, 9, b"\x1c\2\0\0\2rain", True),
+        (34377, 7, 10, b"8BIMabcdef", True),
         (65000, 3, 3, (1, 2, 60000), True),
     ]
     if orientation is not None:
@@ -474,7 +478,9 @@ def test_noise_in_a_progressive_jpeg_of_the_highest_quality(tmp_path: Path) -> N
     data = encoded(Image.fromarray(loud), "JPEG", quality=100, subsampling=0)
     photograph = read(tmp_path, data)
     extreme = (photograph.pixels > 127).astype(np.uint8) * 255
-    for variant in (data, encoded(Image.fromarray(loud), "JPEG", quality=100, subsampling=0, progressive=True)):
+    best = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    best += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    for variant in (data, cv2.imencode(".jpg", loud, best)[1].tobytes()):
         back = encode_photograph(read(tmp_path, variant), extreme)
         decoded = cv2.imdecode(np.frombuffer(back, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         assert np.abs(decoded.astype(int) - extreme).mean() < 3
@@ -508,11 +514,13 @@ def original(kind: Kind, orientation: int) -> bytes:
         buffer = io.BytesIO()
         wanted = Image.Exif()
         wanted.load(b"Exif\0\0" + exif_block(orientation))
-        picture().save(buffer, "TIFF", exif=wanted, icc_profile=SRGB, xmp=XMP, dpi=(300, 200))
+        wanted[700] = XMP
+        picture().save(buffer, "TIFF", exif=wanted, icc_profile=SRGB, dpi=(300, 200))
         return buffer.getvalue()
     options = {"exif": exif_block(orientation), "icc_profile": SRGB, "xmp": XMP}
     if kind == "webp":
         return encoded(picture(), "WEBP", lossless=True, **options)
+    options["exif"] = b"Exif\0\0" + options["exif"]
     return encoded(picture(), "JPEG", quality=95, dpi=(300, 200), **options)
 
 
@@ -536,7 +544,8 @@ def test_metadata_goes_from_kind_to_kind(tmp_path: Path, source: Kind, target: K
     assert exif.get_ifd(34853)[1] == "N"
     if "webp" not in (source, target):
         assert image.info["dpi"] == pytest.approx((300, 200), abs=0.6)
-    assert image.size == (32, 24)
+    # Pillow tells the upright size of a TIFF alone.
+    assert image.size == ((24, 32) if (target, orientation) == ("tiff", 6) else (32, 24))
     assert np.abs(read(tmp_path, back).pixels.astype(int) - photograph.pixels).mean() < 3
 
 
@@ -615,8 +624,8 @@ def test_seven_hundred_damaged_files_are_photographs_or_one_line(
             with in_time():
                 photograph = read(tmp_path, data, name)
         except DataError as error:
-            assert name in str(error)
-            assert "\n" not in str(error)
+            assert name in str(error)  # noqa: PT017 - either way will do
+            assert "\n" not in str(error)  # noqa: PT017
             found[False] += 1
             continue
         found[True] += 1
@@ -626,7 +635,7 @@ def test_seven_hundred_damaged_files_are_photographs_or_one_line(
                 with in_time():
                     encode_photograph(photograph, photograph.pixels, kinds[number % 5])
             except DataError as error:
-                assert name in str(error)
+                assert name in str(error)  # noqa: PT017
     assert found[True] > 60
     assert found[False] > 300
 
