@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
-from . import benchmark, derain, prepare, test, train
+from . import benchmark, derain, export, prepare, test, train
 from . import list as list_command
 
 COMMANDS = {
@@ -23,6 +23,7 @@ COMMANDS = {
     "train": train,
     "test": test,
     "benchmark": benchmark,
+    "export": export,
     "prepare": prepare,
     "list": list_command,
 }

@@ -31,7 +31,7 @@ class _Way(NamedTuple):
     """Quality is a quantiser scale from 1, not a CRF from 0."""
 
 
-# x264's tree of macroblocks comes out otherwise each time with AVX-512: a run that was stopped would not end as another.
+# x264's tree of macroblocks comes out otherwise each time with AVX-512: a stopped run would not end as another does.
 _H264 = _Way("libx264", {"preset": "medium", "mbtree": "0"}, 16)
 _WAYS = {
     "h264": _H264,

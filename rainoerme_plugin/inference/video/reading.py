@@ -209,6 +209,8 @@ def count_frames(path: Path) -> int:
             raise DamagedVideoError(_damaged(path, last, reason(error))) from None
         if _DECLARE & set(container.format.name.split(",")) and container.duration:
             declared = ((container.start_time or 0) + container.duration) / av.time_base
+            if container.format.name == "avi" and stream.average_rate:  # its duration is guessed from the file's size
+                declared = max(declared, float(stream.frames / stream.average_rate))
             if end < declared - _MISSING:
                 raise DamagedVideoError(_damaged(path, last, f"its header says that it has {declared:.2f} s"))
         return count
