@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import cv2
+
 from ...errors import OptionError
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ Tags = tuple[int, int, int, int]
 """Range, primaries, transfer and matrix, FFmpeg's numbers."""
 _QSCALE = 118
 """FFmpeg's units of quality in one step of a quantiser scale (FF_QP2LAMBDA)."""
+
+
+_AVX512 = 13
+"""OpenCV's number of AVX-512 (CPU_AVX_512F)."""
 
 
 class _Way(NamedTuple):
@@ -107,6 +113,9 @@ def encoder_for(
         options["profile"] = _PRORES.get(profile or "", "hq")
     if suffix == ".avi":
         options["bf"] = "0"  # AVI keeps one time of a frame, that of decoding
+    if way.name == "libx264" and cv2.checkHardwareSupport(_AVX512):
+        # x264's code for AVX-512 reads what nobody has written: a part that is made again would not be the same.
+        options["x264-params"] = "asm=AVX2"
     chosen = _nearest(av.VideoFormat(pixel_format), made.video_formats or [])
     if tags[3] == 0 and not av.VideoFormat(chosen).is_rgb:
         tags = (1, *tags[1:3], 1)  # it was RGB, and no longer is
