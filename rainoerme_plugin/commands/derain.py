@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     computing = parser.add_argument_group("computing")
     computing.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ..., mps")
-    computing.add_argument("--half", action="store_true", help="half precision: about half the time on most GPUs")
+    computing.add_argument("--half", action="store_true", help="half precision: float16, and bfloat16 on a CPU")
     tile_help = "cut pictures into tiles of N pixels a side; 0: never (default: large ones, if that changes nothing)"
     computing.add_argument("--tile", type=int, metavar="N", help=tile_help)
     batch_help = "pictures of one size, frames or tiles that go through the network at a time"
