@@ -25,6 +25,7 @@ from torch.nn import functional
 from .. import __version__
 from ..archs.adapt import Needs, checkpoint_parts, derain
 from ..archs.catalogue import card_of
+from ..archs.distillation_net import DistillationNet
 from ..archs.onnx_net import FORMAT, INSTALL, LARGEST_MULTIPLE, PREFIX, OnnxNet
 from ..archs.receptive_field import align, receptive_field
 from ..data.images import Pixels, to_tensor
@@ -84,6 +85,8 @@ def export_network(network: nn.Module, needs: Needs, path: Path, *, images: Sequ
         _need_onnx()
     if isinstance(network, OnnxNet):
         raise OptionError(f"{network.file} is exported already; needed is a network of PyTorch")
+    if isinstance(network, DistillationNet):  # what it adds to its backbone is for training
+        needs, network = network.backbone_needs, network.backbone
     # A copy: whoever holds the network may train it, on another device.
     network = copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
     about = _about(network, needs)
@@ -163,12 +166,10 @@ class _Whole(nn.Module):
         return result[:, :, :height, :width].clamp(0, 1)
 
     def _pad(self, rainy: Tensor) -> Tensor:
-        needs, wanted = self.needs, [*rainy.shape[2:]]
+        needs = self.needs
         if (needs.multiple, needs.minimum, needs.square) == (1, 1, False):
             return rainy
-        if needs.minimum > 1:
-            wanted = [torch.sym_max(size, needs.minimum) for size in wanted]
-        wanted = [(size + needs.multiple - 1) // needs.multiple * needs.multiple for size in wanted]
+        wanted = [_wanted(size, needs) for size in rainy.shape[2:]]
         if needs.square:
             wanted = [torch.sym_max(*wanted)] * 2
         for axis, size in zip((2, 3), wanted, strict=True):
@@ -176,9 +177,22 @@ class _Whole(nn.Module):
         return rainy
 
 
+def _wanted(size: int, needs: Needs) -> int:
+    """How many pixels an axis must have.
+
+    The number of multiples goes through a tensor, so that the exporter knows nothing of it: times 4 it is divisible by
+    4, where of a height that was rounded up it would have to be proved at every stride.
+    """
+    units = (torch.sym_max(size, needs.minimum) + needs.multiple - 1) // needs.multiple
+    count = torch.scalar_tensor(units, dtype=torch.int64).item()
+    assert isinstance(count, int | torch.SymInt)
+    torch._check(count >= 1)
+    return count * needs.multiple
+
+
 def _mirror(size: int, padded: int, device: torch.device) -> Tensor:
     """As `archs.adapt.mirrored`: there and back again, as often as it takes."""
-    last = torch.arange(size, device=device)[-1:]  # a tensor, so that the graph computes it
+    last = torch.scalar_tensor(size - 1, dtype=torch.int64, device=device)  # a tensor, so that the graph computes it
     place = torch.arange(padded, device=device) % (2 * last).clamp(min=1)
     return torch.where(place > last, 2 * last - place, place)
 
@@ -226,6 +240,7 @@ def _to_onnx(program: Any, about: dict[str, str]) -> bytes:
             f"{name} cannot be exported to ONNX: PyTorch's exporter says: {one_line(error)[:400]}"
         ) from error
     _name_sizes(model)
+    _drop_notes(model)
     onnx.helper.set_model_props(model, {PREFIX + key: text for key, text in about.items()})
     onnx.checker.check_model(model)
     return model.SerializeToString()
@@ -238,6 +253,14 @@ def _name_sizes(model: Any) -> None:
             value.type.tensor_type.shape.dim[place].dim_param = name
     # Sizes in between are in terms of the old names; runtimes find them anew.
     del model.graph.value_info[:]
+
+
+def _drop_notes(model: Any) -> None:
+    """Drop what the exporter notes for its authors: the source of each operator, with this machine's folders."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
 
 
 def _to_pt2(program: Any, about: dict[str, str]) -> bytes:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from hand_made import Of, image, strided
+from small import small
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.adapt import Needs, derain
 from rainoerme_plugin.archs.brn import BRN
+from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.onnx_net import OnnxNet
 from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
@@ -122,6 +124,25 @@ def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
         export_network(network, Needs(), tmp_path / "a.onnx")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_this_machine_is_in_the_file(tmp_path: Path) -> None:
+    export_network(*made("own"), tmp_path / "a.onnx")
+    data = (tmp_path / "a.onnx").read_bytes()
+    assert b".py" not in data
+    assert str(Path(export.__file__).parent).encode() not in data
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_backbone_with_a_grid(tmp_path: Path, suffix: str) -> None:
+    network = DistillationNet(small("NAFNet")).eval()
+    report = export_network(network, Needs(), tmp_path / f"a.{suffix}")
+    assert report.largest < 1e-5
+    found = export._load(report.path)
+    for size in ((1, 1), (8, 8), (17, 30)):
+        with torch.no_grad():
+            wanted = network(image(*size)).clamp(0, 1)
+        assert torch.allclose(found(image(*size)), wanted, atol=1e-5), size
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
