@@ -201,7 +201,7 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
 
 
 @contextmanager
-def decoding(image: ImageFile, encoded: bytes, where: object) -> Iterator[None]:
+def decoding(image: ImageFile | None, encoded: bytes, where: object) -> Iterator[None]:
     """Whatever comes up while ``image`` is decoded becomes a `DataError`; a JPEG of too many scans is not begun.
 
     Raises:

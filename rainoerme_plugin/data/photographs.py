@@ -17,14 +17,14 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import ImageCms
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import DataError, described
 from . import containers as c
-from .containers import Directory, Samples
-from .images import Pixels, check_size, decoding, open_image, read_file
+from . import tiff
+from .channels import Samples, fitting, mean_grey, plain, to_8_bits, turned_back, upright, with_key
+from .images import Pixels, decoding, open_image, read_file
+from .tiff import Directory
 
 Kind: TypeAlias = Literal["png", "jpg", "webp", "tiff", "bmp"]
 
@@ -34,13 +34,10 @@ _MOST_METADATA = 16 << 20
 """In bytes, of a decompressed profile or XMP."""
 _METRE = 39.370078740157
 """In inches."""
-_BACK = {6: 8, 8: 6}
-"""The orientations that another one undoes; all others undo themselves."""
-_PNG_CODING = (
-    b"IHDR", b"PLTE", b"tRNS", b"sBIT", b"bKGD", b"hIST", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND", b"iCCP"
-)  # fmt: skip
 _XMP_SEGMENT, _EXIF_SEGMENT, _ICC_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0", b"ICC_PROFILE\0"
 _XMP_TEXT = b"XML:com.adobe.xmp\0"
+_ELSEWHERE = (tiff.XMP, tiff.ICC, tiff.IPTC, tiff.PHOTOSHOP)
+"""Tags of a TIFF for what does not stand in an EXIF block in other files."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,8 @@ class JpegCoding:
     subsampling: str
     """Of colours, as Pillow names it."""
     progressive: bool
+    is_rgb: bool = False
+    """Whether it holds RGB, not brightness and colour."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,8 @@ class Photograph:
     orientation: int = 1
     """How the file's pixels lie, 1 to 8 as EXIF counts."""
     is_lossless: bool = True
+    is_clear: bool = True
+    """Whether alpha is transparency; a TIFF may leave unsaid what it is: then other kinds of files leave it out."""
     metadata: Metadata = field(default_factory=Metadata)
     jpeg: JpegCoding | None = None
 
@@ -97,10 +98,13 @@ def read_photograph(path: Path) -> Photograph:
             or of several pages, or has values of another kind than 8 or 16 bits.
     """
     encoded = read_file(path)
-    directory = c.read_directory(encoded) if encoded[:2] in (b"II", b"MM") else None
+    directory = tiff.read_directory(encoded)
     if directory is not None:
         return _read_tiff(encoded, directory, path)
-    with io.BytesIO(encoded) as file:
+    is_png = encoded.startswith(c.PNG_SIGNATURE)
+    with decoding(None, encoded, path):
+        pixels = c.png_pixels(encoded) if is_png else encoded
+    with io.BytesIO(pixels) as file:
         image = open_image(file, path)
         if getattr(image, "is_animated", False):
             raise DataError(f"{path}: an animation; take its pictures apart, or make a video of it")
@@ -135,9 +139,8 @@ def encode_photograph(
         # Nothing in such a file says how its pixels lie.
         photograph = replace(photograph, orientation=1, metadata=replace(photograph.metadata, exif=b""))
     samples = _samples(photograph, pixels, kind)
-    samples = np.ascontiguousarray(_turned(samples, _BACK.get(photograph.orientation, photograph.orientation)))
     try:
-        return _ENCODERS[kind](photograph, samples, quality)
+        return _ENCODERS[kind](photograph, turned_back(samples, photograph.orientation), quality)
     except (OSError, ValueError, struct.error, cv2.error) as error:
         raise DataError(f"{where}: cannot be written as {kind} ({described(error)}); choose another kind") from None
 
@@ -148,66 +151,23 @@ def encode_photograph(
 def _photograph(
     samples: Samples, kind: Kind, path: Path, orientation: int, metadata: Metadata, **more: Any
 ) -> Photograph:
-    upright: Any = np.ascontiguousarray(_turned(samples, orientation))
-    channels = upright.shape[2]
-    colours = np.repeat(upright[..., :1], 3, axis=2) if channels < 3 else np.ascontiguousarray(upright[..., :3])
-    alpha = upright[..., -1].copy() if channels in (2, 4) else None
-    return Photograph(colours, kind, path, alpha, channels < 3, orientation, metadata=metadata, **more)
-
-
-def _turned(samples: Any, orientation: int) -> Any:
-    """Pixels that lie as EXIF's ``orientation`` says, upright."""
-    if orientation in (5, 6, 7, 8):
-        samples = samples.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    return samples
+    channels: Any = upright(samples, orientation)
+    count = channels.shape[2]
+    colours = np.repeat(channels[..., :1], 3, axis=2) if count < 3 else np.ascontiguousarray(channels[..., :3])
+    alpha = channels[..., -1].copy() if count in (2, 4) else None
+    return Photograph(colours, kind, path, alpha, count < 3, orientation, metadata=metadata, **more)
 
 
 def _about_exif(exif: bytes) -> tuple[int, tuple[float, float] | None]:
     """Orientation and density of an EXIF block; a damaged one tells nothing."""
-    directory = c.read_directory(exif)
+    directory = tiff.read_directory(exif)
     if directory is None:
         return 1, None
-    orientation = directory.first(c.ORIENTATION, 1)
-    across, down = directory.ratio(c.X_RESOLUTION), directory.ratio(c.Y_RESOLUTION)
-    unit = {2: _METRE, 3: 100.0}.get(directory.first(c.RESOLUTION_UNIT, 2))
+    orientation = directory.first(tiff.ORIENTATION, 1)
+    across, down = directory.ratio(tiff.X_RESOLUTION), directory.ratio(tiff.Y_RESOLUTION)
+    unit = {2: _METRE, 3: 100.0}.get(directory.first(tiff.RESOLUTION_UNIT, 2))
     density = (across * unit, down * unit) if across and down and unit else None
     return orientation if orientation in range(1, 9) else 1, density
-
-
-def _fitting(icc: bytes, is_grey: bool) -> bytes:
-    return icc if icc[16:20] == (b"GRAY" if is_grey else b"RGB ") else b""
-
-
-def _plain(image: PillowImage.Image, icc: bytes, path: Path) -> Samples:
-    """Pixels of 8 bits, of a decoded image of any mode."""
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        raise DataError(f"{path}: holds values of other than 8 or 16 bits; convert it to 8 or 16 bits first")
-    if image.mode == "LAB":
-        raise DataError(f"{path}: holds colours that are no RGB (Lab); convert it to RGB first")
-    if image.mode == "CMYK":
-        image = _rgb_of_cmyk(image, icc)
-    elif image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    elif image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    samples = np.asarray(image)
-    return samples.reshape(*samples.shape[:2], -1)
-
-
-def _rgb_of_cmyk(image: PillowImage.Image, icc: bytes) -> PillowImage.Image:
-    if icc[16:20] == b"CMYK":
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            found = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if found is not None:
-                return found
-        except (ImageCms.PyCMSError, OSError):  # a damaged profile
-            pass
-    return image.convert("RGB")
 
 
 def _read_png(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
@@ -215,12 +175,13 @@ def _read_png(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
     bits, colour = encoded[24:26]
     chunks = list(c.png_chunks(encoded))
     found = dict(reversed(chunks))
-    samples = _plain(image, b"", path) if bits < 16 else _deep_png(encoded, image, colour, path)
+    samples = plain(image, b"", path) if bits < 16 else _deep_png(encoded, image, colour, path)
     if colour in (0, 2) and b"tRNS" in found:
-        samples = _with_key(samples, found[b"tRNS"], bits)
+        samples = with_key(samples, found[b"tRNS"], bits)
     _, _, profile = found.get(b"iCCP", b"").partition(b"\0")
-    icc = _fitting(c.inflated(profile[1:], _MOST_METADATA), samples.shape[2] < 3)
-    parts = [c.png_chunk(kind, body) for kind, body in chunks if kind not in _PNG_CODING or (kind == b"iCCP" and icc)]
+    icc = fitting(c.inflated(profile[1:], _MOST_METADATA), samples.shape[2] < 3)
+    kept = [(kind, body) for kind, body in chunks if c.png_is_about(kind) and (kind != b"iCCP" or icc)]
+    parts = [c.png_chunk(kind, body) for kind, body in kept]
     exif = found.get(b"eXIf", b"").removeprefix(_EXIF_SEGMENT)
     orientation, density = _about_exif(exif)
     if len(found.get(b"pHYs", b"")) == 9 and found[b"pHYs"][8] == 1:
@@ -240,7 +201,7 @@ def _png_text(body: bytes) -> bytes:
 
 def _deep_png(encoded: bytes, image: ImageFile, colour: int, path: Path) -> Samples:
     """Pixels of 16 bits, by OpenCV; Pillow, which has looked whether the file is whole, must have seen the same."""
-    decoded: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    decoded: Any = cv2.imdecode(np.frombuffer(c.png_pixels(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
     channels = {0: [0], 2: [2, 1, 0], 4: [0, 3], 6: [2, 1, 0, 3]}[colour]
     samples = None if decoded is None else decoded.reshape(*decoded.shape[:2], -1)
     if samples is None or samples.dtype != np.uint16 or samples.shape[2] <= max(channels):
@@ -253,25 +214,15 @@ def _deep_png(encoded: bytes, image: ImageFile, colour: int, path: Path) -> Samp
     return samples
 
 
-def _with_key(samples: Any, key: bytes, bits: int) -> Samples:
-    """Alpha for the one colour that is transparent."""
-    if len(key) != 2 * samples.shape[2]:
-        return samples
-    wanted = np.frombuffer(key, ">u2").astype(np.int64) & ((1 << bits) - 1)
-    if bits < 8:
-        wanted = wanted * (255 // ((1 << bits) - 1))
-    is_key = (samples == wanted).all(axis=2, keepdims=True)
-    return np.concatenate([samples, np.where(is_key, 0, np.iinfo(samples.dtype).max).astype(samples.dtype)], axis=2)
-
-
 def _read_jpeg(encoded: bytes, image: Any, path: Path) -> Photograph:
     image.load()
     is_ink = image.mode == "CMYK"
     about = [(marker, body) for marker, body, _ in c.jpeg_segments(encoded) if c.is_about(marker)]
     pieces = sorted(body[12:] for marker, body in about if marker == c.APP2 and body.startswith(_ICC_SEGMENT))
     whole = b"".join(piece[2:] for piece in pieces)
-    samples = _plain(image, whole, path)
-    icc = _fitting(whole, samples.shape[2] < 3)
+    samples = plain(image, whole, path)
+    icc = fitting(whole, samples.shape[2] < 3)
+    coding = None if is_ink else _jpeg_coding(image)
     parts = []
     for marker, body in about:
         of_inks = marker == c.APP14 and body.startswith(b"Adobe")
@@ -289,7 +240,6 @@ def _read_jpeg(encoded: bytes, image: Any, path: Path) -> Photograph:
         across, down = struct.unpack_from(">HH", jfif, 8)
         density = (across * unit, down * unit) if across and down else density
     metadata = Metadata(tuple(parts), exif, xmp, icc, density)
-    coding = None if is_ink else _jpeg_coding(image)
     return _photograph(samples, "jpg", path, orientation, metadata, is_lossless=False, jpeg=coding)
 
 
@@ -302,8 +252,12 @@ def _jpeg_coding(image: Any) -> JpegCoding | None:
     # The first is brightness, at full size; of the rest, encoders here know three sizes.
     sizes = [(across, down) for _, across, down, _ in image.layer]
     named = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
-    plain = len(sizes) == 3 and sizes[1] == sizes[2] == (1, 1)
-    return JpegCoding(tables, named.get(sizes[0], "4:4:4") if plain else "4:4:4", "progressive" in image.info)
+    subsampling = named.get(sizes[0], "4:4:4") if sizes[1:] == [(1, 1), (1, 1)] else "4:4:4"
+    names = bytes(layer[0] for layer in image.layer)
+    # As libjpeg takes them; a JFIF header rules it out.
+    is_rgb = image.info.get("adobe_transform") == 0 if "adobe" in image.info else names == b"RGB"
+    is_rgb = is_rgb and len(names) == 3 and "jfif" not in image.info
+    return JpegCoding(tables, subsampling, "progressive" in image.info, is_rgb)
 
 
 def _read_webp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
@@ -312,8 +266,20 @@ def _read_webp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
     found = dict(reversed(chunks))
     exif = found.get(b"EXIF", b"").removeprefix(_EXIF_SEGMENT)
     orientation, density = _about_exif(exif)
-    metadata = Metadata((), exif, found.get(b"XMP ", b""), _fitting(found.get(b"ICCP", b""), False), density)
-    return _photograph(_plain(image, b"", path), "webp", path, orientation, metadata, is_lossless=b"VP8L" in found)
+    metadata = Metadata((), exif, found.get(b"XMP ", b""), fitting(found.get(b"ICCP", b""), False), density)
+    return _photograph(plain(image, b"", path), "webp", path, orientation, metadata, is_lossless=b"VP8L" in found)
+
+
+def _read_tiff(encoded: bytes, directory: Directory, path: Path) -> Photograph:
+    if directory.pages > 1:
+        raise DataError(f"{path}: holds {directory.pages} pictures; split it into files of one each")
+    samples, is_clear = tiff.decode_tiff(encoded, directory, path)
+    icc = fitting(directory.bytes_of(tiff.ICC), samples.shape[2] < 3)
+    about = directory.about(() if icc else (tiff.ICC,))
+    exif = tiff.exif_block(about.about(_ELSEWHERE))
+    orientation, density = _about_exif(exif)
+    metadata = Metadata((tiff.exif_block(about),), exif, directory.bytes_of(tiff.XMP), icc, density)
+    return _photograph(samples, "tiff", path, orientation, metadata, is_clear=is_clear)
 
 
 def _read_bmp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
@@ -322,107 +288,22 @@ def _read_bmp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
     if int.from_bytes(encoded[14:18], "little") >= 40:
         across, down = struct.unpack_from("<ii", encoded, 38)
         density = (float(across), float(down)) if across > 0 and down > 0 else None
-    return _photograph(_plain(image, b"", path), "bmp", path, 1, Metadata(density=density))
+    return _photograph(plain(image, b"", path), "bmp", path, 1, Metadata(density=density))
 
 
 _READERS: dict[str, Callable[[bytes, Any, Path], Photograph]] = {
     "PNG": _read_png, "JPEG": _read_jpeg, "WEBP": _read_webp, "BMP": _read_bmp
 }  # fmt: skip
 
-# --- TIFF: Pillow has no colours of 16 bits, and OpenCV turns them and takes alpha for what it is not ---
-
-_JPEG_INSIDE = (6, 7, 34892)
-
-
-def _read_tiff(encoded: bytes, directory: Directory, path: Path) -> Photograph:
-    if directory.pages > 1:
-        raise DataError(f"{path}: holds several pictures; split it into files of one each")
-    width, height = directory.first(c.WIDTH, 0), directory.first(c.LENGTH, 0)
-    check_size(width, height, path)
-    channels, photometric = directory.first(c.SAMPLES, 1), directory.first(c.PHOTOMETRIC, 1)
-    bits = set(directory.all(c.BITS) or [1])
-    if not set(directory.all(c.SAMPLE_FORMAT)) <= {1, 4} or max(bits) > 16 or max(bits) in range(9, 16):
-        raise DataError(f"{path}: holds values of other than 8 or 16 bits; convert it to 8 or 16 bits first")
-    colours = {0: 1, 1: 1, 2: 3}.get(photometric)
-    is_plain = bits in ({8}, {16}) and directory.first(c.PLANAR, 1) == 1 and colours is not None
-    is_plain = is_plain and directory.first(c.COMPRESSION, 1) not in _JPEG_INSIDE
-    if is_plain and channels - (colours or 0) not in (0, 1):
-        raise DataError(f"{path}: has {channels} channels, more than colours and alpha; remove the others first")
-    if not is_plain and max(bits) == 16:
-        raise DataError(f"{path}: a TIFF of 16 bits that is neither grey nor RGB, or in planes; save it as RGB first")
-    layout = directory.layout()
-    predictor = directory.first(c.PREDICTOR, 1)
-    if is_plain:
-        # A grey picture of so many times the width has the same bytes, and is read with all its bits.
-        layout = _as_grey(layout, channels, bits.pop())
-    data = c.with_directory(encoded, layout)
-    with io.BytesIO(data) as file:
-        try:
-            image = TiffImageFile(file)
-        except Exception:  # whatever came up
-            raise DataError(f"{path}: not a TIFF this package reads, or damaged; replace or remove it") from None
-        with decoding(image, b"", path):
-            image.load()
-            icc = directory.bytes_of(c.ICC)
-            samples = _unfolded(image, directory, channels, predictor) if is_plain else _plain(image, icc, path)
-    if samples.shape[:2] != (height, width):
-        raise DataError(f"{path}: damaged image; replace or remove it")
-    icc = _fitting(icc, samples.shape[2] < 3)
-    about = directory.about(() if icc else (c.ICC,))
-    exif = c.exif_block(about.about((c.XMP, c.IPTC, c.PHOTOSHOP, c.ICC)))
-    orientation, density = _about_exif(exif)
-    metadata = Metadata((c.exif_block(about),), exif, directory.bytes_of(c.XMP), icc, density)
-    return _photograph(samples, "tiff", path, orientation, metadata)
-
-
-def _as_grey(layout: Directory, channels: int, bits: int) -> Directory:
-    order = layout.order
-    changed = {
-        c.WIDTH: c.numbers(order, c.WIDTH, channels * layout.first(c.WIDTH, 0)),
-        c.BITS: c.numbers(order, c.BITS, bits, kind=3),
-        c.PHOTOMETRIC: c.numbers(order, c.PHOTOMETRIC, 1, kind=3),
-        c.SAMPLES: c.numbers(order, c.SAMPLES, 1, kind=3),
-        c.PREDICTOR: c.numbers(order, c.PREDICTOR, 1, kind=3),
-    }
-    if layout.first(c.TILE_WIDTH, 0):
-        changed[c.TILE_WIDTH] = c.numbers(order, c.TILE_WIDTH, channels * layout.first(c.TILE_WIDTH, 0))
-    left = (*changed, c.EXTRA_SAMPLES, c.SAMPLE_FORMAT)
-    return layout._replace(entries=(*(e for e in layout.entries if e.tag not in left), *changed.values()))
-
-
-def _unfolded(image: PillowImage.Image, directory: Directory, channels: int, predictor: int) -> Samples:
-    """The channels of a picture that was read as grey."""
-    flat = np.asarray(image)
-    if flat.dtype not in (np.uint8, np.dtype("<u2"), np.dtype(">u2")) or predictor not in (1, 2):
-        raise ValueError("a TIFF of an unknown layout")
-    samples: Any = flat.astype(np.uint8 if flat.itemsize == 1 else np.uint16)
-    samples = samples.reshape(flat.shape[0], -1, channels)
-    if predictor == 2:  # values are differences from the pixel before, in each tile
-        across = directory.first(c.TILE_WIDTH, 0) or samples.shape[1]
-        for left in range(0, samples.shape[1], across):
-            tile = samples[:, left : left + across]
-            np.cumsum(tile, axis=1, dtype=samples.dtype, out=tile)
-    top = np.iinfo(samples.dtype).max
-    if directory.first(c.PHOTOMETRIC, 1) == 0:  # 0 is white
-        samples[..., 0] = top - samples[..., 0]
-    if channels in (2, 4) and directory.first(c.EXTRA_SAMPLES, 2) == 1:  # colours are multiplied by alpha
-        alpha = np.maximum(samples[..., -1:], 1).astype(np.float64)
-        samples[..., :-1] = np.rint(np.minimum(samples[..., :-1] / alpha, 1) * top).astype(samples.dtype)
-    return samples
-
-
 # --- writing ---
 
 
 def _samples(photograph: Photograph, pixels: Pixels, kind: Kind) -> Samples:
     """The channels that a file of this kind holds, upright."""
-    samples: Any = pixels
-    alpha: Any = photograph.alpha
-    if photograph.is_grey:
-        total = pixels.sum(axis=2, dtype=np.int64)
-        samples = ((2 * total + 3) // 6).astype(pixels.dtype)[..., None]
+    samples: Any = mean_grey(pixels) if photograph.is_grey else pixels
+    alpha: Any = photograph.alpha if photograph.is_clear or kind == "tiff" else None
     if kind == "jpg" and alpha is not None:
-        if alpha.min(initial=255) < np.iinfo(alpha.dtype).max:
+        if alpha.min() < np.iinfo(alpha.dtype).max:
             raise DataError(
                 f"{photograph.source}: has transparent pixels, which a jpg cannot hold; choose png, webp, tiff or bmp"
             )
@@ -431,9 +312,7 @@ def _samples(photograph: Photograph, pixels: Pixels, kind: Kind) -> Samples:
         samples = np.repeat(samples, 3, axis=2)
     if alpha is not None:
         samples = np.concatenate([samples, alpha[..., None]], axis=2)
-    if samples.dtype == np.uint16 and kind in ("jpg", "webp", "bmp"):
-        samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return samples
+    return to_8_bits(samples) if kind in ("jpg", "webp", "bmp") else samples
 
 
 def _saved(samples: Samples, kind: str, **options: Any) -> bytes:
@@ -463,7 +342,7 @@ def _encode_jpeg(photograph: Photograph, samples: Samples, quality: int | None) 
     about, coding = photograph.metadata, photograph.jpeg
     options: dict[str, Any] = {"quality": quality or _QUALITY, "subsampling": "4:4:4"}
     if coding is not None:
-        options.update(subsampling=coding.subsampling, progressive=coding.progressive)
+        options.update(subsampling=coding.subsampling, progressive=coding.progressive, keep_rgb=coding.is_rgb)
         if quality is None:
             options.update(qtables=coding.tables, quality=-1)
     if samples.shape[2] == 1:
@@ -504,7 +383,7 @@ def _encode_webp(photograph: Photograph, samples: Samples, quality: int | None) 
         encoded = _saved(samples, "WEBP", lossless=True, exact=True)
     else:
         encoded = _saved(samples, "WEBP", quality=quality or _QUALITY, exact=True)
-    parts = [(b"ICCP", _fitting(about.icc, False)), (b"EXIF", about.exif), (b"XMP ", about.xmp)]
+    parts = [(b"ICCP", fitting(about.icc, False)), (b"EXIF", about.exif), (b"XMP ", about.xmp)]
     height, width, channels = samples.shape
     return c.webp_with(encoded, (width, height), channels == 4, [part for part in parts if part[1]])
 
@@ -512,20 +391,20 @@ def _encode_webp(photograph: Photograph, samples: Samples, quality: int | None) 
 def _encode_tiff(photograph: Photograph, samples: Samples, quality: int | None) -> bytes:
     about = photograph.metadata
     if photograph.kind == "tiff":
-        directory = c.read_directory(about.parts[0]) or Directory("<", ())
-        return c.encode_tiff(samples, directory)
-    directory = (c.read_directory(about.exif) or Directory("<", ())).about((c.XMP, c.ICC, c.IPTC, c.PHOTOSHOP))
+        directory = tiff.read_directory(about.parts[0]) or Directory("<", ())
+        return tiff.encode_tiff(samples, directory, photograph.is_clear)
+    directory = (tiff.read_directory(about.exif) or Directory("<", ())).about(_ELSEWHERE)
     order, entries = directory.order, list(directory.entries)
     if about.xmp:
-        entries.append(c.Entry(c.XMP, 1, len(about.xmp), about.xmp))
+        entries.append(tiff.Entry(tiff.XMP, 1, len(about.xmp), about.xmp))
     if about.icc:
-        entries.append(c.Entry(c.ICC, 7, len(about.icc), about.icc))
-    if about.density is not None and not any(entry.tag == c.X_RESOLUTION for entry in entries):
-        for tag, side in zip((c.X_RESOLUTION, c.Y_RESOLUTION), about.density, strict=True):
-            entries.append(c.rational(order, tag, min(side / _METRE, 400_000)))
-        entries = [entry for entry in entries if entry.tag != c.RESOLUTION_UNIT]
-        entries.append(c.numbers(order, c.RESOLUTION_UNIT, 2, kind=3))
-    return c.encode_tiff(samples, Directory(order, tuple(entries)))
+        entries.append(tiff.Entry(tiff.ICC, 7, len(about.icc), about.icc))
+    if about.density is not None and not any(entry.tag == tiff.X_RESOLUTION for entry in entries):
+        for tag, side in zip((tiff.X_RESOLUTION, tiff.Y_RESOLUTION), about.density, strict=True):
+            entries.append(tiff.rational(order, tag, min(side / _METRE, 400_000)))
+        entries = [entry for entry in entries if entry.tag != tiff.RESOLUTION_UNIT]
+        entries.append(tiff.numbers(order, tiff.RESOLUTION_UNIT, 2, kind=3))
+    return tiff.encode_tiff(samples, Directory(order, tuple(entries)))
 
 
 def _encode_bmp(photograph: Photograph, samples: Any, quality: int | None) -> bytes:
