@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 from ...data.images import Pixels
@@ -22,25 +22,21 @@ if TYPE_CHECKING:
 
 SD_LINES = 720
 """Untagged videos of fewer lines have BT.601's matrix, others BT.709's: what players assume."""
-_MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601}
-_MATRICES |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
+_ITU709, _FCC, _ITU601, _SMPTE240M, _BT2020 = 1, 4, 5, 7, 9
+"""Matrices as swscale numbers them; older versions of PyAV have no names for some, nor for all of `_HOW`."""
+_MATRICES = {1: _ITU709, 4: _FCC, 5: _ITU601, 6: _ITU601, 7: _SMPTE240M, 9: _BT2020, 10: _BT2020}
 """swscale's numbers for those of the streams' tags (ITU-T H.273, table 4)."""
 _LUMA = {
-    Colorspace.ITU709: (0.2126, 0.0722),
-    Colorspace.FCC: (0.30, 0.11),
-    Colorspace.ITU601: (0.299, 0.114),
-    Colorspace.SMPTE240M: (0.212, 0.087),
-    Colorspace.BT2020: (0.2627, 0.0593),
+    _ITU709: (0.2126, 0.0722),
+    _FCC: (0.30, 0.11),
+    _ITU601: (0.299, 0.114),
+    _SMPTE240M: (0.212, 0.087),
+    _BT2020: (0.2627, 0.0593),
 }
 """What red and blue have of the luma (ITU-T H.273, table 4)."""
-# Without BITEXACT swscale's fast ways are off by levels, and wrong altogether for 10 bits.
-_HOW = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
-)
+_HOW = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+"""swscale's BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND and BITEXACT: without the last, its fast ways are off
+by levels, and wrong altogether for 10 bits."""
 
 
 class Colours:
@@ -55,7 +51,7 @@ class Colours:
 
     def __init__(self, pixel_format: str, height: int, tagged_range: int, tagged_matrix: int) -> None:
         own = av.VideoFormat(pixel_format)
-        self._matrix = _MATRICES.get(tagged_matrix, Colorspace.ITU601 if height < SD_LINES else Colorspace.ITU709)
+        self._matrix = _MATRICES.get(tagged_matrix, _ITU601 if height < SD_LINES else _ITU709)
         full = tagged_range == ColorRange.JPEG or pixel_format.startswith("yuvj")
         self._range = ColorRange.JPEG if full else ColorRange.MPEG
         depth = bits(own)
@@ -106,7 +102,7 @@ def bits(pixel_format: VideoFormat) -> int:
 
 def _to_rgb(matrix: int, full: bool, depth: int) -> NDArray[np.float64]:
     """The 4x4 matrix from YUV of ``depth`` bits to RGB, both in 8 or 16 bits."""
-    red, blue = _LUMA[Colorspace(matrix)]
+    red, blue = _LUMA[matrix]
     green = 1 - red - blue
     from_chroma = np.array(
         [

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,11 @@ def _target(part: Path, source: Path, file: Path, target: Path, look: Look) -> I
 def _muxing(target: Path, source: InputContainer, video: VideoStream) -> dict[str, str]:
     family, from_family = _family(target.suffix), _family(Path(source.name).suffix)
     if family == "mp4":
-        # A delay is told in units of the whole file's clock, which by default are milliseconds, and cut off.
-        options = {"movie_timescale": str(math.lcm(1000, video.time_base.denominator))} if video.time_base else {}
+        options = {}
+        begin = (video.start_time or 0) * Fraction(video.time_base or 1)
+        if (1000 * begin).denominator > 1:
+            # The file's own clock, in which a late begin is told, has milliseconds by default, and cuts off the rest.
+            options["movie_timescale"] = str(math.lcm(1000, begin.denominator))
         if any(key.startswith("com.") for key in source.metadata):
             # Tags that are not in the format's own list, such as a phone's place and model.
             options["movflags"] = "use_metadata_tags"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+T = TypeVar("T")
 READ = {"mov", "mp4", "matroska", "webm", "avi", "mpegts"}
 """Formats by FFmpeg's names. It reads many more things, such as lists of addresses to fetch from."""
 _DECLARE = {"mov", "matroska", "avi"}
@@ -108,15 +109,40 @@ def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Itera
     # A frame that is made up for one that is damaged would be a loss that nobody is told of.
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
     last = 0.0
+    frames: Iterator[VideoFrame | None] = (frame for packet in container.demux(stream) for frame in packet.decode())
+    if stream.codec_context.name == "ffv1":
+        stream.thread_count = 1  # or other threads would complain
+        frames = _heard(frames, "ffv1")
     try:
-        for packet in container.demux(stream):
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise DamagedVideoError(_damaged(path, last))
-                yield frame
-                last = frame.time or last
+        for frame in frames:
+            if frame is None or frame.is_corrupt:
+                raise DamagedVideoError(_damaged(path, last))
+            yield frame
+            last = frame.time or last
     except (av.FFmpegError, OSError) as error:
         raise DamagedVideoError(_damaged(path, last, reason(error))) from None
+
+
+def _heard(items: Iterator[T], name: str) -> Iterator[T | None]:
+    """The items, with None for one that FFmpeg's part of that name complains of.
+
+    Its reader of Matroska goes on behind what is damaged, and its decoder of FFV1 makes up what fails its checksum:
+    both tell nobody but the log.
+    """
+    level = av.logging.get_level()
+    while True:
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture(local=True) as messages:
+                item = next(items, None)
+        finally:
+            av.logging.set_level(level)
+        if any(name in who for _, who, _ in messages):
+            yield None
+        elif item is None:
+            return
+        else:
+            yield item
 
 
 def _damaged(path: Path, seconds: float, why: str = "") -> str:
@@ -196,8 +222,8 @@ def count_frames(path: Path) -> int:
     with opened(path) as (container, stream):
         count, end, last = 0, 0.0, 0.0
         try:
-            for packet in container.demux():
-                if packet.is_corrupt:
+            for packet in _heard(container.demux(), "matroska"):
+                if packet is None or packet.is_corrupt:
                     raise DamagedVideoError(_damaged(path, last))
                 moment = packet.dts if packet.pts is None else packet.pts
                 if moment is not None:
