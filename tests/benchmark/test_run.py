@@ -316,14 +316,14 @@ def test_an_image_over_which_the_process_dies_again_and_again_is_a_failure_at_la
     program = root / "dying.py"
     program.write_text(
         "import os, signal, sys\n"
-        "from rainoerme_plugin.benchmark import methods\n"
+        "from rainoerme_plugin.archs import runner\n"
         "from rainoerme_plugin.commands import main\n"
-        "derain = methods.derain_tiled\n"
+        "derain = runner.derain_tiled\n"
         "def die(network, rainy, needs, **options):\n"
         "    if rainy.mean() / 255 < float(sys.argv[2]):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return derain(network, rainy, needs, **options)\n"
-        "methods.derain_tiled = die\n"
+        "runner.derain_tiled = die\n"
         "sys.exit(main(['benchmark', '-opt', sys.argv[1], '--device', 'cpu', '--root', sys.argv[3]]))\n"
     )
     means = sorted(read(root / "val" / "rain" / f"{n}.png").mean() / 255 for n in (1, 2))
