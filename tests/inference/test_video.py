@@ -581,7 +581,7 @@ def test_a_part_that_is_not_whole_is_made_again(long: Path, tmp_path: Path) -> N
         derain_video(long, tmp_path / "x.mp4", stop_at(39), options)
     parts = sorted(tmp_path.glob(".x.mp4.parts/*.part"))
     assert len(parts) >= 2
-    parts[1].write_bytes(parts[1].read_bytes()[: parts[1].stat().st_size // 2])
+    parts[1].write_bytes(parts[1].read_bytes()[:-400])
     assert derain_video(long, tmp_path / "x.mp4", inverted, options).reused == 10
     assert (tmp_path / "x.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 

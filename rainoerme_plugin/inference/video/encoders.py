@@ -19,8 +19,6 @@ Tags = tuple[int, int, int, int]
 """Range, primaries, transfer and matrix, FFmpeg's numbers."""
 _QSCALE = 118
 """FFmpeg's units of quality in one step of a quantiser scale (FF_QP2LAMBDA)."""
-
-
 _AVX512 = 13
 """OpenCV's number of AVX-512 (CPU_AVX_512F)."""
 
@@ -37,8 +35,7 @@ class _Way(NamedTuple):
     """Quality is a quantiser scale from 1, not a CRF from 0."""
 
 
-# x264's tree of macroblocks comes out otherwise each time with AVX-512: a stopped run would not end as another does.
-_H264 = _Way("libx264", {"preset": "medium", "mbtree": "0"}, 16)
+_H264 = _Way("libx264", {"preset": "medium"}, 16)
 _WAYS = {
     "h264": _H264,
     "hevc": _Way("libx265", {"preset": "fast", "x265-params": "log-level=error"}, 18),

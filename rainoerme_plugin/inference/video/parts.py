@@ -120,7 +120,7 @@ class Parts:
         """The parts from the first on that can be used; the folder is there, and nothing else in it."""
         found: list[Path] = []
         if self._belong():
-            by_number = {path.name.partition("-")[0]: path for path in self.folder.glob("*-*.part")}
+            by_number = {path.name.partition("-")[0]: path for path in self.folder.glob("*-*-*.part")}
             while (path := by_number.get(f"{len(found):06}")) is not None and _is_whole(path):
                 found.append(path)
         if not found:
@@ -145,7 +145,7 @@ class Parts:
         """Make a part of a file that is complete."""
         # Its name says that all of it is there, after a power cut as well.
         sync(temporary)
-        path = self.folder / f"{number:06}-{frames}.part"
+        path = self.folder / f"{number:06}-{frames}-{temporary.stat().st_size}.part"
         os.replace(temporary, path)
         sync(self.folder)
         return path
@@ -153,7 +153,7 @@ class Parts:
     def tidy(self) -> None:
         """Leave what can be used later, if anything."""
         with suppress(OSError):
-            if not any(self.folder.glob("*-*.part")):
+            if not any(self.folder.glob("*-*-*.part")):
                 self.remove()
             for path in self.folder.glob("*.temporary*"):
                 path.unlink()
@@ -165,12 +165,14 @@ class Parts:
 
 def frames_of(part: Path) -> int:
     """How many frames a part has, from its name."""
-    return int(part.stem.partition("-")[2])
+    return int(part.stem.split("-")[1])
 
 
 def _is_whole(path: Path) -> bool:
     try:
+        if path.stat().st_size != int(path.stem.split("-")[2]):
+            return False
         order = part_order(path)
-    except RainOerMeError:
+    except (RainOerMeError, ValueError):  # ValueError: a name that is none of ours
         return False
     return sorted(order) == list(range(frames_of(path)))
