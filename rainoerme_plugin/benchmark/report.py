@@ -25,7 +25,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocat
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from ..data.images import RGB
+from ..data.images import RGB, jpeg_uri
 from .records import write_result
 from .results import Cost, DatasetInfo, Figure, MeasureInfo, PublishedFigure, Results, Row, Value
 
@@ -299,9 +299,7 @@ def _jpeg(image: RGB, size: tuple[int, int], quality: int) -> str:
     picture = PillowImage.fromarray(image)
     if picture.size != size:
         picture = picture.resize(size, PillowImage.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_uri(np.asarray(picture), quality)
 
 
 class _Point(NamedTuple):

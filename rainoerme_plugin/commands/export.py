@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     weights_help = (
         "a training run's folder, or a checkpoint of this package or of a network that it or spandrel knows (default: "
         "the network that comes with the package)"

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageCms
 
 from ..errors import DataError
 
@@ -63,6 +62,8 @@ def plain(image: PillowImage.Image, icc: bytes, where: object) -> Samples:
 
 def _rgb_of_inks(image: PillowImage.Image, icc: bytes) -> PillowImage.Image:
     if icc[16:20] == b"CMYK":
+        from PIL import ImageCms
+
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             found = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")

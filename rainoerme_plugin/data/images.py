@@ -9,6 +9,7 @@ Whatever a file holds, it is an image or a `DataError` that names it: Pillow's p
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import stat
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import write_whole
+from .channels import upright
 
 RGB: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, 0-255."""
@@ -63,15 +65,6 @@ _START_OF_SCAN, _END = b"\xda", b"\xd9"
 _SMALLER = "scale it down, or cut it into parts"
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _ORIENTATION = 0x0112
-_TURNS = {
-    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
-    3: PillowImage.Transpose.ROTATE_180,
-    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
-    5: PillowImage.Transpose.TRANSPOSE,
-    6: PillowImage.Transpose.ROTATE_270,
-    7: PillowImage.Transpose.TRANSVERSE,
-    8: PillowImage.Transpose.ROTATE_90,
-}
 
 
 class Header(NamedTuple):
@@ -168,12 +161,12 @@ def read_header(data: bytes | Path, where: object | None = None) -> Header:
     with io.BytesIO(data) if isinstance(data, bytes) else open_file(data, where) as file:
         image = open_image(file, where)
         width, height = image.size
-        if orientation_of(image) >= 5:
+        if _orientation(image) >= 5:
             width, height = height, width
         return Header(height, width, image.mode)
 
 
-def orientation_of(image: PillowImage.Image) -> int:
+def _orientation(image: PillowImage.Image) -> int:
     """The orientation in the EXIF block before the pixels: getexif() would decode a whole PNG to look behind them."""
     if image.format == "TIFF":
         return 1  # Pillow turns these itself
@@ -197,7 +190,8 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
     with io.BytesIO(encoded) as file:
         image = open_image(file, where)
         with decoding(image, encoded, where):
-            return _to_rgb(image, where)
+            orientation = _orientation(image)
+            return upright(_to_rgb(image, where), orientation)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -207,7 +201,7 @@ def decoding(image: ImageFile | None, encoded: bytes, where: object) -> Iterator
     Raises:
         DataError: It came up.
     """
-    if isinstance(image, JpegImageFile) and count_scans(encoded) > MAX_SCANS:
+    if isinstance(image, JpegImageFile) and _count_scans(encoded) > MAX_SCANS:
         raise DataError(
             f"{where}: a JPEG that goes more than {MAX_SCANS} times over its pixels; replace it, or save it anew"
         )
@@ -221,7 +215,7 @@ def decoding(image: ImageFile | None, encoded: bytes, where: object) -> Iterator
         raise DataError(f"{where}: damaged image ({_reason(error)}); replace or remove it") from None
 
 
-def count_scans(encoded: bytes) -> int:
+def _count_scans(encoded: bytes) -> int:
     """How often a JPEG goes over its pixels; at least `MAX_SCANS` times if more than that may be found at all."""
     if encoded.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
         return 0
@@ -234,10 +228,7 @@ def count_scans(encoded: bytes) -> int:
 
 
 def _to_rgb(image: PillowImage.Image, where: object) -> RGB:
-    turn = _TURNS.get(orientation_of(image))
     image.load()
-    if turn is not None:
-        image = image.transpose(turn)
     if image.mode in _DEEP_GREY:
         grey = np.asarray(image).astype(np.int64)
         if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
@@ -296,6 +287,11 @@ def encode_jpeg(image: RGB, quality: int = 95) -> bytes:
     buffer = io.BytesIO()
     PillowImage.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
+
+
+def jpeg_uri(image: RGB, quality: int) -> str:
+    """`encode_jpeg` as an address that holds the picture itself, for pages that need no other file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(image, quality)).decode()}"
 
 
 def write_image(path: Path, image: RGB) -> None:

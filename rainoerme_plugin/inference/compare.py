@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image as PillowImage
 
-from ..data.images import RGB
+from ..data.images import RGB, jpeg_uri
 from ..files import writing_whole
 
 SCREEN = 16 / 9
@@ -124,7 +123,10 @@ def _photograph(pair: Pair, max_side: int, quality: int) -> _Photograph:
     half = small[0] // 2
     thumbnail.paste(right.crop((half, 0, *small)), (half, 0))
     return _Photograph(
-        pair.name, (width, height), size, _jpeg(rainy, quality), _jpeg(derained, quality), _jpeg(thumbnail, quality)
+        pair.name,
+        (width, height),
+        size,
+        *(jpeg_uri(np.asarray(each), quality) for each in (rainy, derained, thumbnail)),
     )
 
 
@@ -136,12 +138,6 @@ def _fit(width: int, height: int, max_side: int) -> tuple[int, int]:
 def _resize(picture: PillowImage.Image, size: tuple[int, int]) -> PillowImage.Image:
     # A copy also where nothing changes: pictures may be views of arrays.
     return picture.copy() if picture.size == size else picture.resize(size, PillowImage.Resampling.LANCZOS)
-
-
-def _jpeg(picture: PillowImage.Image, quality: int) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _check_shapes(rainy: RGB, derained: RGB, of: str = "") -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..archs.onnx_net import OnnxNet
 from ..archs.runner import Precision, Runner
 from ..archs.tiles import NotFiniteError
+from ..data.channels import mean_grey
 from ..data.images import Pixels, to_pixels, to_tensor
 from ..devices import pick_device
 from ..errors import DataError, OptionError
@@ -112,8 +113,8 @@ class Derainer:
         else:
             raise TypeError(f"an array must be uint8, uint16 or floating point in [0, 1], got {image.dtype}")
         if channels == 1:
-            mean = derained.mean(axis=2, keepdims=True)
-            derained = mean.astype(image.dtype) if image.dtype.kind == "f" else np.rint(mean).astype(image.dtype)
+            is_whole = image.dtype.kind == "u"
+            derained = mean_grey(derained) if is_whole else derained.mean(axis=2).astype(image.dtype)
         if channels == 4:
             derained = np.concatenate([derained, image[..., 3:]], axis=2)
         return np.ascontiguousarray(derained.reshape(image.shape))

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.images import RGB, Pixels, encode_jpeg
+from ..data.channels import to_8_bits
+from ..data.images import Pixels, encode_jpeg
 from ..data.photographs import Kind, Photograph, encode_photograph, read_photograph
 from ..data.threads import Track, in_threads, untracked
 from ..errors import RainOerMeError, described
@@ -103,8 +104,8 @@ def derain_files(jobs: Sequence[Job], derainer: Derainer, wanted: Wanted, track:
         if job.is_video:
             _derain_video(job, derainer, wanted, outcome, track)
     if wanted.page is not None:
-        pairs = in_threads(_pair, [job for job in jobs if not job.is_video and job.target.exists()], _AHEAD, _AHEAD)
-        write_page(wanted.page, filter(None, track(pairs, len(jobs), "page")))
+        shown = [job for job in jobs if not job.is_video and job.target.exists()]
+        write_page(wanted.page, filter(None, track(in_threads(_pair, shown, _AHEAD, _AHEAD), len(shown), "page")))
     return outcome
 
 
@@ -182,7 +183,7 @@ class _Pictures:
                     rain = np.maximum(photograph.pixels, derained) - derained
                     data = encode_photograph(photograph, rain, "png")
                 else:
-                    data = encode_jpeg(side_by_side(_to_8_bits(photograph.pixels), _to_8_bits(derained)))
+                    data = encode_jpeg(side_by_side(to_8_bits(photograph.pixels), to_8_bits(derained)))
                 write_whole(path, data)
             self.outcome.done += 1
         except (RainOerMeError, OSError, MemoryError) as error:
@@ -199,16 +200,10 @@ def _alike(picture: _Picture, other: _Picture) -> bool:
 def _pair(job: Job) -> Pair | None:
     """Before and after, from the files; None where one cannot be read: that was told when it was derained."""
     try:
-        rainy, derained = (_to_8_bits(read_photograph(path).pixels) for path in (job.source, job.target))
+        rainy, derained = (to_8_bits(read_photograph(path).pixels) for path in (job.source, job.target))
     except (RainOerMeError, OSError, MemoryError):
         return None
     return Pair(job.name, rainy, derained) if rainy.shape == derained.shape else None
-
-
-def _to_8_bits(pixels: Pixels) -> RGB:
-    if pixels.dtype == np.uint8:
-        return pixels  # type: ignore[return-value]
-    return np.rint(pixels / 257).astype(np.uint8)
 
 
 # --- videos ---

@@ -29,11 +29,6 @@ class RunNetwork:
     """All that the run's options.yml says."""
 
 
-def is_run(folder: str | Path) -> bool:
-    """Whether a folder is that of a training run."""
-    return (user_path(folder) / "options.yml").is_file()
-
-
 def open_run(folder: str | Path, iteration: int | str = "latest") -> RunNetwork:
     """The network of a training run, on the CPU, with the weights that were saved at ``iteration``.
 
@@ -42,9 +37,9 @@ def open_run(folder: str | Path, iteration: int | str = "latest") -> RunNetwork:
         WeightsError: Its weights are missing, damaged, or of another network.
     """
     folder = user_path(folder)
-    if not is_run(folder):
-        raise OptionError(f"{folder} is no folder of a training run: it has no options.yml")
     record = folder / "options.yml"
+    if not record.is_file():
+        raise OptionError(f"{folder} is no folder of a training run: it has no options.yml")
     run = read_options(record)
     options = run.get("network_g")
     if not isinstance(options, Mapping):
