@@ -1,11 +1,14 @@
-"""Where real data and published checkpoints lie, for the tests that need them."""
+"""What tests of several rooms ask for: real data, published checkpoints, a browser."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pages import running_browser
 
 
 def _folder(variable: str, holds: str) -> Path:
@@ -25,3 +28,9 @@ def rainoerme_data() -> Path:
 @pytest.fixture(scope="session")
 def rainoerme_weights() -> Path:
     return _folder("RAINOERME_WEIGHTS", "the published checkpoints")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with running_browser() as found:
+        yield found

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
-import os
 import re
-import shutil
-import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from pages import PHONE, assert_an_injected_script_does_not_run, colours_at, decode, drag, until, visit
 
 from rainoerme_plugin.benchmark.report import Shown, write_report
 from rainoerme_plugin.benchmark.results import Cost, Figure, MeasureInfo, MethodInfo, Results, Row, Value
@@ -341,12 +335,6 @@ def test_data_is_that_of_the_results(data: Any, results: Results) -> None:
     assert unpaired["values"]["1"] == [None, None, None, 4.0]
 
 
-def decode(uri: str) -> Any:
-    kind, _, text = uri.partition(",")
-    assert kind == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(text)))
-
-
 def test_pictures_are_jpegs_of_the_images(data: Any) -> None:
     from PIL import JpegImagePlugin
 
@@ -584,40 +572,6 @@ def test_results_without_costs_or_figures(results: Results, tmp_path: Path) -> N
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("no Chromium: neither CHROMIUM is set nor is one on the PATH")
-    with playwright.sync_playwright() as running:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        found = running.chromium.launch(executable_path=program, args=["--no-sandbox"] if root else [])
-        yield found
-        found.close()
-
-
-@contextmanager
-def visit(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
-    """The page in a context without network; at the end nothing may have been asked for or complained about."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "offline": True, **options})
-    tab = context.new_page()
-    asked: list[str] = []
-    heard: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: heard.append(str(error)))
-    tab.heard = heard
-    tab.set_default_timeout(5000)
-    tab.goto(file.as_uri())
-    yield tab
-    assert tab.evaluate("window.pwned") is None
-    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
-    assert heard == []
-    context.close()
-
-
 @pytest.fixture
 def tab(browser: Any, file: Path) -> Iterator[Any]:
     with visit(browser, file) as opened:
@@ -626,17 +580,8 @@ def tab(browser: Any, file: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def phone(browser: Any, file: Path) -> Iterator[Any]:
-    with visit(browser, file, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as opened:
+    with visit(browser, file, **PHONE) as opened:
         yield opened
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what the browser does in its own time; Playwright's own way needs a laxer policy of the page."""
-    for _ in range(500):
-        if true():
-            return
-        time.sleep(0.01)
-    pytest.fail("it did not happen")
 
 
 def order(tab: Any) -> list[str]:
@@ -657,19 +602,7 @@ def test_it_opens_without_a_network_and_in_silence(tab: Any) -> None:
 
 def test_an_injected_script_would_not_run(tab: Any) -> None:
     """That no name becomes markup is tested above; should one, the page's policy still forbids what it says."""
-    tab.evaluate(
-        """() => {
-          window.refused = 0;
-          document.addEventListener("securitypolicyviolation", () => window.refused++);
-          const script = document.createElement("script");
-          script.textContent = "window.pwned = 1";
-          document.body.append(script);
-        }"""
-    )
-    until(lambda: tab.evaluate("window.refused") == 1)
-    (said,) = tab.heard
-    assert "Content Security Policy" in said
-    tab.heard.clear()
+    assert_an_injected_script_does_not_run(tab)
 
 
 def test_columns_sort_both_ways_with_missing_ones_last(tab: Any) -> None:
@@ -759,27 +692,7 @@ def test_plots_are_chosen_by_measure_and_cost(tab: Any) -> None:
 
 
 def colours(tab: Any, *spots: tuple[float, float]) -> list[str]:
-    """Which picture shows at these shares of the stage."""
-    tab.locator("#tag-left").evaluate("one => one.style.visibility = 'hidden'")
-    tab.locator("#tag-right").evaluate("one => one.style.visibility = 'hidden'")
-    image = np.asarray(Image.open(io.BytesIO(tab.locator("#stage").screenshot())).convert("RGB"), int)
-    known = {**COLOURS, "black": (0, 0, 0)}
-    found = []
-    for x, y in spots:
-        pixel = image[int(y * (image.shape[0] - 1)), int(x * (image.shape[1] - 1))]
-        name = min(known, key=lambda key: float(np.abs(np.subtract(known[key], pixel)).sum()))
-        assert np.abs(np.subtract(known[name], pixel)).max() < 12, pixel
-        found.append(name)
-    return found
-
-
-def drag(tab: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    box = tab.locator("#stage").bounding_box()
-    for number, (x, y) in enumerate((start, end)):
-        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
-        if number == 0:
-            tab.mouse.down()
-    tab.mouse.up()
+    return colours_at(tab, {**COLOURS, "black": (0, 0, 0)}, "#tag-left, #tag-right", *spots)
 
 
 def test_the_divider_follows_the_mouse(tab: Any) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import os
 import re
-import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
+from pages import PHONE, assert_an_injected_script_does_not_run, colours_at, decode, drag, until
 from PIL import Image, JpegImagePlugin
 
 from rainoerme_plugin.data.images import RGB
@@ -116,12 +115,6 @@ class Parsed(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "figcaption" in self.open:
             self.photographs[-1]["caption"] += data
-
-
-def decode(uri: str) -> Any:
-    kind, _, text = uri.partition(",")
-    assert kind == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
 
 
 @pytest.fixture(scope="module")
@@ -256,45 +249,8 @@ def test_the_same_photographs_make_the_same_file(file: Path, tmp_path: Path) -> 
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("no Chromium: neither CHROMIUM is set nor is one on the PATH")
-    with playwright.sync_playwright() as running:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        found = running.chromium.launch(executable_path=program, args=["--no-sandbox"] if root else [])
-        yield found
-        found.close()
-
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-
-
-@contextmanager
-def visit(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
-    """The page in a context without network; at the end nothing may have been asked for or complained about."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "offline": True, **options})
-    tab = context.new_page()
-    asked: list[str] = []
-    heard: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: heard.append(str(error)))
-    tab.heard = heard
-    tab.set_default_timeout(5000)
-    tab.goto(file.as_uri())
-    if options.get("java_script_enabled", True):
-        tab.locator("#derained img").wait_for()
-        yield tab
-        assert tab.evaluate("window.pwned") is None
-    else:
-        yield tab
-    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
-    assert heard == []
-    context.close()
+def visit(browser: Any, file: Path, **options: Any) -> AbstractContextManager[Any]:
+    return pages.visit(browser, file, "#derained img", **{"viewport": {"width": 1280, "height": 800}, **options})
 
 
 @pytest.fixture
@@ -309,40 +265,13 @@ def phone(browser: Any, file: Path) -> Iterator[Any]:
         yield opened
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what the browser does in its own time; Playwright's own way needs a laxer policy of the page."""
-    for _ in range(500):
-        if true():
-            return
-        time.sleep(0.01)
-    pytest.fail("it did not happen")
-
-
 def shows(tab: Any, name: str) -> bool:
     until(lambda: tab.locator("#name").text_content() == name)
     return True
 
 
 def colours(tab: Any, *spots: tuple[float, float]) -> list[str]:
-    """What shows at these shares of the stage."""
-    tab.evaluate("for (const one of document.querySelectorAll('.tag')) one.style.visibility = 'hidden'")
-    image = np.asarray(Image.open(io.BytesIO(tab.locator("#stage").screenshot())).convert("RGB"), int)
-    found = []
-    for x, y in spots:
-        pixel = image[int(y * (image.shape[0] - 1)), int(x * (image.shape[1] - 1))]
-        name = min(COLOURS, key=lambda key: float(np.abs(np.subtract(COLOURS[key], pixel)).sum()))
-        assert np.abs(np.subtract(COLOURS[name], pixel)).max() < 12, pixel
-        found.append(name)
-    return found
-
-
-def drag(tab: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    box = tab.locator("#stage").bounding_box()
-    for number, (x, y) in enumerate((start, end)):
-        tab.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
-        if number == 0:
-            tab.mouse.down()
-    tab.mouse.up()
+    return colours_at(tab, COLOURS, ".tag", *spots)
 
 
 def at(tab: Any) -> int:
@@ -365,19 +294,7 @@ def test_it_opens_without_a_network_and_in_silence(tab: Any) -> None:
 
 def test_an_injected_script_would_not_run(tab: Any) -> None:
     """That no name becomes markup is tested above; should one, the page's policy still forbids what it says."""
-    tab.evaluate(
-        """() => {
-          window.refused = 0;
-          document.addEventListener("securitypolicyviolation", () => window.refused++);
-          const script = document.createElement("script");
-          script.textContent = "window.pwned = 1";
-          document.body.append(script);
-        }"""
-    )
-    until(lambda: tab.evaluate("window.refused") == 1)
-    (said,) = tab.heard
-    assert "Content Security Policy" in said
-    tab.heard.clear()
+    assert_an_injected_script_does_not_run(tab)
 
 
 def test_hostile_names_do_nothing(tab: Any) -> None:
