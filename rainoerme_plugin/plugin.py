@@ -35,15 +35,15 @@ class Entry:
 ENTRIES: tuple[Entry, ...] = (
     # Single networks have a card each in the catalogue; those of packages that are not installed are left out.
     *(Entry("arch", card.name, card.target, card.paper) for card in CATALOGUE if card.registered),
-    Entry("arch", "PretrainedNet", f"{__package__}.models.networks:PretrainedNet"),
-    Entry("arch", "DistillationNet", f"{__package__}.models.networks:DistillationNet"),
+    Entry("arch", "PretrainedNet", f"{__package__}.registered.networks:PretrainedNet"),
+    Entry("arch", "DistillationNet", f"{__package__}.registered.networks:DistillationNet"),
     Entry("arch", "ResultImages", f"{__package__}.archs.result_images:ResultImages"),
-    Entry("dataset", "UnpairedRainDataset", f"{__package__}.models.datasets:UnpairedRainDataset"),
-    Entry("dataset", "PairedRainDataset", f"{__package__}.models.datasets:PairedRainDataset"),
-    Entry("dataset", "SingleRainDataset", f"{__package__}.models.datasets:SingleRainDataset"),
+    Entry("dataset", "UnpairedRainDataset", f"{__package__}.registered.datasets:UnpairedRainDataset"),
+    Entry("dataset", "PairedRainDataset", f"{__package__}.registered.datasets:PairedRainDataset"),
+    Entry("dataset", "SingleRainDataset", f"{__package__}.registered.datasets:SingleRainDataset"),
     Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss"),
-    Entry("metric", "derain_psnr", f"{__package__}.models.metrics:derain_psnr"),
-    Entry("metric", "derain_ssim", f"{__package__}.models.metrics:derain_ssim"),
+    Entry("metric", "derain_psnr", f"{__package__}.registered.metrics:derain_psnr"),
+    Entry("metric", "derain_ssim", f"{__package__}.registered.metrics:derain_ssim"),
     Entry("model", "DistillationModel", f"{__package__}.models.distillation_model:DistillationModel"),
 )
 

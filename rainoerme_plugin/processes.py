@@ -111,6 +111,13 @@ def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:
 _beside: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
 
 
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are; 0 and 1 if it has joined no others."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 def gather(value: T) -> list[T]:
     """Every process's value, in the order of their ranks, on the first of them; on the others an empty list.
 

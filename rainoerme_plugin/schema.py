@@ -253,7 +253,7 @@ def _check_optimiser(options: Any, key: str) -> Any:
 def _check_schedule(options: Mapping[str, Any], optimisers: Iterable[Any], last: int, own: bool) -> None:
     from basicsr.models import lr_scheduler as stock_schedulers
 
-    from .models.lr_scheduler import LinearDecayLR
+    from .registered.lr_scheduler import LinearDecayLR
 
     key = "train.scheduler"
     known: dict[str, Any] = {name: getattr(stock_schedulers, name, None) for name in _SCHEDULERS}

@@ -25,8 +25,8 @@ from torch import Tensor
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.archs.recognise import find_own, recognise
 from rainoerme_plugin.errors import WeightsError
-from rainoerme_plugin.models.networks import PretrainedNet
 from rainoerme_plugin.pickles import UnsafePickle, check_pickle
+from rainoerme_plugin.registered.networks import PretrainedNet
 from rainoerme_plugin.weights import Loaded, find_state_dict, load_weights, read_checkpoint
 
 WEIGHT = "inc.0.weight"

@@ -14,6 +14,8 @@ import rainoerme_plugin
 
 PACKAGE = Path(rainoerme_plugin.__file__).parent
 FRAMEWORKS = {"basicsr", "mmengine", "mmagic", "mmcv"}
+PURE = ["archs", "data", "distillation", "losses", "metrics"]
+"""The rooms of the method."""
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
@@ -34,7 +36,7 @@ def imported(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
     return names, set(modules)
 
 
-@pytest.mark.parametrize("room", ["archs", "data", "distillation", "losses", "metrics"])
+@pytest.mark.parametrize("room", PURE)
 def test_a_room_of_the_method_knows_no_framework(room: str) -> None:
     names, modules = imported(f"rainoerme_plugin.{room}", whole=True)
     files = {path.stem for path in (PACKAGE / room).rglob("*.py")} - {"__init__"}
@@ -68,11 +70,13 @@ def rooms_imported(file: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("rooms", "others"),
     [
-        (["archs", "data", "distillation", "losses", "metrics"], {"models", "engine", "mm", "benchmark", "inference"}),
+        (PURE, {"registered", "training", "models", "engine", "mm", "benchmark", "inference"}),
+        (["registered"], {"training", "models", "engine", "mm", "benchmark", "inference"}),
+        (["training"], {"models", "engine", "mm", "benchmark", "inference"}),
         (["models", "engine"], {"mm", "benchmark", "inference"}),
-        (["benchmark"], {"engine", "mm", "inference", "commands"}),
-        (["mm"], {"models", "engine"}),
-        (["archs", "data", "distillation", "losses", "metrics", "models", "engine", "mm"], {"commands"}),
+        (["benchmark"], {"engine", "mm", "inference"}),
+        (["mm"], {"models", "engine", "benchmark", "inference"}),
+        ([*PURE, "registered", "training", "models", "engine", "mm", "benchmark", "inference"], {"commands"}),
     ],
 )
 def test_a_room_imports_none_that_stands_above_or_beside_it(rooms: list[str], others: set[str]) -> None:

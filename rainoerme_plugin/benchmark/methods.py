@@ -144,7 +144,7 @@ def _open(name: str, options: MethodOptions, datasets: tuple[str, ...]) -> Metho
     if isinstance(options, RunMethod):
         return _open_run(name, options)
     if isinstance(options, FileMethod):
-        from ..models.networks import PretrainedNet
+        from ..registered.networks import PretrainedNet
 
         file = user_path(options.file)
         return _with_network(name, options, PretrainedNet(str(file), options.key), file)

@@ -16,8 +16,8 @@ from ..data.pairing import Pair
 from ..data.sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, open_source, untracked
 from ..errors import DataError, OptionError
 from ..files import user_path
-from ..models.datasets import PairedRainDataset, SingleRainDataset
 from ..options import read_section
+from ..registered.datasets import PairedRainDataset, SingleRainDataset
 from .known import KnownSet, known_set
 from .options import DatasetOptions
 from .records import Records, key_of

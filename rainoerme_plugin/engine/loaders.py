@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate
 from ..errors import DataError, OptionError, RainOerMeError, described, one_line
-from .random_states import undisturbed
-from .sampler import Numbered, StreamSampler
+from ..training.random_states import undisturbed
+from ..training.sampler import Numbered, StreamSampler
 
 _NO_ROOM = re.compile(r"shared memory.*No space|</torch_\S*>.*(No space|Cannot allocate)", re.DOTALL)
 _REMEDY = "lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"

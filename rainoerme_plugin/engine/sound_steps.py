@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..distillation.finite import all_finite, first_nonfinite
-from ..models.skips import Skips
+from ..training.skips import Skips
 
 
 def watch_steps(model: Any, skips: Skips, where: Callable[[], tuple[int, Mapping[str, Any]]]) -> None:

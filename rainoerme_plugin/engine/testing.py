@@ -9,8 +9,9 @@ from typing import Any
 from ..config import Request
 from ..errors import OptionError
 from ..processes import claimed, leave_processes, losses_told
+from ..training.opening import open_folder, settle_seed
 from .loaders import build_dataset
-from .session import begin, brings_weights, build, holding_log, logging_to, open_folder, settle_seed
+from .session import begin, brings_weights, build, holding_log, logging_to
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from ..errors import CollapseError, RainOerMeError, WeightsError, described, one
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import claimed, first_decides, gather, leave_processes, losses_told
 from ..progress import is_terminal
+from ..training.checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
+from ..training.opening import open_folder, settle_seed
+from ..training.random_states import random_states, set_random_states, undisturbed
+from ..training.signals import Agreement, Signals
 from .board import Board
-from .checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
 from .loaders import Loaders
-from .random_states import random_states, set_random_states, undisturbed
-from .session import begin, build, holding_log, logging_to, open_folder, settle_seed
-from .signals import Agreement, Signals
+from .session import begin, build, holding_log, logging_to
 
 
 def train(request: Request) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class _Run:
     ):
         from basicsr.utils import get_root_logger
 
-        from ..models.skips import Skips
+        from ..training.skips import Skips
         from .sound_steps import watch_steps
 
         self.opt, self.loaders, self.logger, self.went_back = opt, loaders, get_root_logger(), went_back
@@ -182,7 +183,7 @@ class _Run:
         self.model.more_to_save = self._more_to_save
         if not hasattr(self.model, "skips"):
             folder = Path(opt["path"]["experiments_root"]) / "nonfinite"
-            self.model.skips = Skips(int(opt["train"].get("nonfinite_limit", 10)), folder)
+            self.model.skips = Skips(int(opt["train"].get("nonfinite_limit", 10)), folder, self.logger.warning)
             watch_steps(self.model, self.model.skips, lambda: (self.iteration + 1, self.data))
         self.iteration = self.samples = 0
         self.total = int(opt["train"]["total_iter"])

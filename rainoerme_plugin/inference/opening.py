@@ -60,7 +60,7 @@ def open_network(weights: str | Path | None = None) -> Opened:
     elif path.suffix.lower() in (".pt2", ".ts"):
         raise WeightsError(f"{path}: an exported program, which could run code on loading; needed is .pth or .onnx")
     else:
-        from ..models.networks import PretrainedNet
+        from ..registered.networks import PretrainedNet
 
         network = PretrainedNet(str(path))
     network.eval().requires_grad_(False)

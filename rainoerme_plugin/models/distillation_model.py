@@ -26,9 +26,9 @@ from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_gradients
 from ..errors import OptionError, RainOerMeError, described, one_line
 from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
+from ..registered.lr_scheduler import LinearDecayLR
+from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
-from .lr_scheduler import LinearDecayLR
-from .skips import Skips
 from .validation import PANEL_ROWS, DerainingModel
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,7 +50,8 @@ class DistillationModel(DerainingModel):
         self.schedule = options.distillation.build()
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
-        self.skips = Skips(options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite")
+        folder = Path(self.opt["path"].get("experiments_root", "")) / "nonfinite"
+        self.skips = Skips(options.nonfinite_limit, folder, get_root_logger().warning)
         self.criterion = build_loss(options.loss_opt).to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:

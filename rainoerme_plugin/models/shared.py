@@ -15,13 +15,6 @@ from ..processes import gather
 T = TypeVar("T")
 
 
-def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are; 0 and 1 if it has joined no others."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 def is_first(group: dist.ProcessGroup | None) -> bool:
     return group is None or dist.get_rank(group) == 0
 

@@ -27,7 +27,7 @@ from rainoerme_plugin.archs.recognise import SpandrelNet, find_own, recognise
 from rainoerme_plugin.archs.rescan import RESCAN
 from rainoerme_plugin.archs.spanet import SPANet
 from rainoerme_plugin.errors import WeightsError
-from rainoerme_plugin.models.networks import PretrainedNet
+from rainoerme_plugin.registered.networks import PretrainedNet
 from rainoerme_plugin.weights import checkpoint_of, load_weights, save_checkpoint
 
 # Not above: this package mends torchvision, which spandrel imports, where that is broken.

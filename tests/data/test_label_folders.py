@@ -16,7 +16,7 @@ from rainoerme_plugin.data.labels import check_label_sizes, ready_labels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource, open_source
 from rainoerme_plugin.errors import DataError
-from rainoerme_plugin.models.datasets import UnpairedRainDataset
+from rainoerme_plugin.registered.datasets import UnpairedRainDataset
 
 
 def folder(root: Path, *names: str, size: tuple[int, int] = (24, 32)) -> Path:

@@ -16,7 +16,7 @@ from rainoerme_plugin.benchmark.testsets import open_test_set
 from rainoerme_plugin.data.pairing import Pair, find_pairs
 from rainoerme_plugin.data.survey import survey
 from rainoerme_plugin.errors import DataError
-from rainoerme_plugin.models.datasets import PairedRainDataset
+from rainoerme_plugin.registered.datasets import PairedRainDataset
 
 
 @pytest.fixture

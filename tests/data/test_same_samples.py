@@ -22,8 +22,8 @@ from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource, LmdbSource
 from rainoerme_plugin.data.unpaired import UnpairedRain, collate
 from rainoerme_plugin.distillation.filters import OpeningFilter
-from rainoerme_plugin.engine.sampler import StreamSampler
 from rainoerme_plugin.errors import DataError
+from rainoerme_plugin.training.sampler import StreamSampler
 
 CROP, SEED, START = 16, 9, 5
 SIZES = [(16, 16), (17, 31), (24, 18), (16, 45), (33, 21), (20, 22), (19, 19)]

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from rainoerme_plugin.data.sources import FolderSource
 from rainoerme_plugin.data.unpaired import UnpairedRain, UnpairedSample, shuffled
-from rainoerme_plugin.engine.sampler import StreamSampler
 from rainoerme_plugin.errors import DataError
+from rainoerme_plugin.training.sampler import StreamSampler
 
 RAINY_SIZES = [(12, 14), (10, 20), (16, 8), (8, 8), (12, 14)]
 CLEAN_SIZES = [(9, 13), (20, 8), (8, 11)]

@@ -27,10 +27,10 @@ from tiny import tiny_data, tiny_options
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.data.lmdb_store import write_lmdb
-from rainoerme_plugin.engine.checkpoints import last_good
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import DataError, RainOerMeError, WeightsError
 from rainoerme_plugin.models.distillation_model import DistillationModel
+from rainoerme_plugin.training.checkpoints import last_good
 from rainoerme_plugin.weights import read_checkpoint
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="signals, sessions and mounts as Linux has them")

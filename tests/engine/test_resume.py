@@ -14,9 +14,9 @@ import yaml
 from tiny import OPTIONS, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.config import Request
-from rainoerme_plugin.engine.checkpoints import changes, last_good
-from rainoerme_plugin.engine.random_states import random_states, set_random_states, undisturbed
 from rainoerme_plugin.engine.training import train
+from rainoerme_plugin.training.checkpoints import changes, last_good
+from rainoerme_plugin.training.random_states import random_states, set_random_states, undisturbed
 
 
 @pytest.fixture

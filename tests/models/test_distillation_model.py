@@ -19,8 +19,8 @@ from torch import Tensor
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.errors import CollapseError, OptionError, WeightsError
 from rainoerme_plugin.models.distillation_model import DistillationModel
-from rainoerme_plugin.models.lr_scheduler import LinearDecayLR
 from rainoerme_plugin.plugin import register
+from rainoerme_plugin.registered.lr_scheduler import LinearDecayLR
 
 PSNR = {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True}
 RGB_PSNR = {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": False}

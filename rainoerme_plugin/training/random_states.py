@@ -56,3 +56,10 @@ def seed_host(*numbers: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch, those of all devices too."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import rainoerme_plugin
 from rainoerme_plugin.metrics.protocols import psnr, ssim
-from rainoerme_plugin.models.metrics import derain_psnr, derain_ssim
+from rainoerme_plugin.registered.metrics import derain_psnr, derain_ssim
 
 Pixels = NDArray[np.uint8]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.utils import get_root_logger
 from torch import Tensor
 
 from ..data.images import write_image
@@ -25,13 +24,15 @@ class Skips:
     Args:
         limit: At most so many in a run.
         folder: Where the batches of one more are saved.
+        warn: Is told of each.
 
     Attributes:
         count: So many there were.
     """
 
-    def __init__(self, limit: int, folder: Path) -> None:
+    def __init__(self, limit: int, folder: Path, warn: Callable[[str], None]) -> None:
         self.limit, self.folder, self.count = limit, folder, 0
+        self._warn = warn
 
     def note(self, iteration: int, problem: str, batch: Mapping[str, Any], is_culprit: bool = True) -> None:
         """Take note of a step that was skipped, by all processes.
@@ -46,10 +47,7 @@ class Skips:
             NonFiniteError: It was one too many; the batches that went wrong are saved.
         """
         self.count += 1
-        logger = get_root_logger()
-        logger.warning(
-            f"iteration {iteration}: {problem}; the step is skipped ({self.count} so far, at most {self.limit})"
-        )
+        self._warn(f"iteration {iteration}: {problem}; the step is skipped ({self.count} so far, at most {self.limit})")
         if self.count <= self.limit:
             return
         for rank, found in enumerate(gather(dict(batch) if is_culprit else None)):

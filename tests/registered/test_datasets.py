@@ -20,10 +20,10 @@ from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource, untracked
 from rainoerme_plugin.data.unpaired import UnpairedRain
 from rainoerme_plugin.errors import DataError, OptionError
-from rainoerme_plugin.models import datasets
-from rainoerme_plugin.models.datasets import PairedRainDataset, SingleRainDataset, UnpairedRainDataset
 from rainoerme_plugin.plugin import register
 from rainoerme_plugin.progress import track
+from rainoerme_plugin.registered import datasets
+from rainoerme_plugin.registered.datasets import PairedRainDataset, SingleRainDataset, UnpairedRainDataset
 
 
 @pytest.fixture

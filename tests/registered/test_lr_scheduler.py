@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from rainoerme_plugin.models.lr_scheduler import LinearDecayLR
+from rainoerme_plugin.registered.lr_scheduler import LinearDecayLR
 
 
 def optimizer(*rates: float) -> torch.optim.SGD:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 
-from rainoerme_plugin.engine.sampler import Numbered, StreamSampler
+from rainoerme_plugin.training.sampler import Numbered, StreamSampler
 
 
 class Items:

@@ -13,8 +13,8 @@ from ..data.sources import FolderSource, ImageSource, open_source, untracked
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError
 from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
+from ..processes import rank_and_world
 from ..progress import track
-from .shared import rank_and_world
 
 
 @contextmanager

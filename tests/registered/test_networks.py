@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from rainoerme_plugin.archs.adapt import Needs
 from rainoerme_plugin.archs.prenet import PReNet, PReNet_r
 from rainoerme_plugin.commands import main
-from rainoerme_plugin.engine.session import Request
+from rainoerme_plugin.config import Request
 from rainoerme_plugin.engine.testing import Score
 from rainoerme_plugin.engine.testing import test as run_test
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import DataError, OptionError, WeightsError
-from rainoerme_plugin.models.networks import DistillationNet, PretrainedNet
 from rainoerme_plugin.plugin import register
+from rainoerme_plugin.registered.networks import DistillationNet, PretrainedNet
 from rainoerme_plugin.weights import load_weights
 
 PRENET = {"type": "PReNet", "stages": 2, "channels": 4}
