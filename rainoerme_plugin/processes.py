@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
+from torch import Tensor
 
 from .devices import pick_device
 from .errors import ElsewhereError, OptionError, RainOerMeError
@@ -116,6 +117,15 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def mean_of_processes(value: Tensor) -> Tensor:
+    """The mean over all processes of a tensor that each has."""
+    _, world = rank_and_world()
+    if world > 1:
+        dist.all_reduce(value)
+        value = value / world
+    return value
 
 
 def gather(value: T) -> list[T]:

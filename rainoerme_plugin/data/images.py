@@ -297,3 +297,10 @@ def jpeg_uri(image: RGB, quality: int) -> str:
 def write_image(path: Path, image: RGB) -> None:
     """Write a PNG; its folder is made if need be."""
     write_whole(path, encode_png(image))
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W), uint8 or float, as networks take them: float32 in [0, 1], channels last."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)

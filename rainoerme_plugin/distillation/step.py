@@ -117,7 +117,7 @@ def distillation_gradients(
     *,
     parts: int = 1,
     precision: torch.dtype | None = None,
-    scale: Callable[[Tensor], Tensor] | None = None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> DistillationStep:
     """`distillation_step` forward and backward: the gradients are added to the parameters'.
 
@@ -127,7 +127,7 @@ def distillation_gradients(
             with batch statistics) in so much less memory.
         precision: ``torch.bfloat16`` or ``float16`` computes the network in it where PyTorch's autocast thinks it
             safe; None is float32. Losses are float32 either way.
-        scale: Multiplies the loss that gradients are computed of, as ``GradScaler.scale`` does for float16.
+        backward: Goes backward through the loss of each part; with a ``GradScaler``, through a multiple of it.
 
     Returns:
         The whole batch's step, all of it detached.
@@ -145,8 +145,7 @@ def distillation_gradients(
         with network.no_sync() if apart else nullcontext():  # type: ignore[operator]
             with torch.autocast(rainy.device.type, precision, enabled=precision is not None):
                 step = distillation_step(network, *chunk, weights, criterion, two_stages)
-            loss = step.loss / parts
-            (loss if scale is None else scale(loss)).backward()
+            backward(step.loss / parts)
         steps.append(step)
     return _joined(steps, rainy, label)
 

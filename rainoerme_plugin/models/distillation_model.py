@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
-from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 
-from ..archs.adapt import is_out_of_memory
-from ..archs.distillation_net import DistillationNet
 from ..data.panels import show_rain
 from ..distillation.collapse import CollapseGuard
-from ..distillation.finite import all_finite, first_nonfinite
-from ..distillation.graphs import GraphedGradients, Images
-from ..distillation.schedule import StepWeights
-from ..distillation.step import DistillationStep, distillation_gradients
-from ..errors import OptionError, RainOerMeError, described, one_line
-from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
+from ..distillation.ema import move_mean, ramped_decay
+from ..distillation.graphs import Images
+from ..distillation.step import DistillationStep
+from ..options import DistillationTrainOptions, Section, read_section
+from ..processes import mean_of_processes
 from ..registered.lr_scheduler import LinearDecayLR
+from ..training.distiller import Distiller, backbone_of, check_trainable, try_crop
+from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
 from .validation import PANEL_ROWS, DerainingModel
-
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FUSED = ("Adam", "AdamW", "SGD")
-"""Optimisers that PyTorch has as one kernel, on CPU and CUDA."""
 
 
 class DistillationModel(DerainingModel):
@@ -45,47 +37,27 @@ class DistillationModel(DerainingModel):
 
     def init_training_settings(self) -> None:
         self.options = options = self._train_options(self.opt)
-        self.check_network(self.get_bare_model(self.net_g), self.opt)
+        bare = self.get_bare_model(self.net_g)
+        self.check_network(bare, self.opt)
         self.net_g.train()
         self.schedule = options.distillation.build()
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
-        folder = Path(self.opt["path"].get("experiments_root", "")) / "nonfinite"
-        self.skips = Skips(options.nonfinite_limit, folder, get_root_logger().warning)
+        warn = get_root_logger().warning
+        self.skips = Skips(
+            options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite", warn
+        )
         self.criterion = build_loss(options.loss_opt).to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
-            self.net_g_ema = deepcopy(self.get_bare_model(self.net_g))
+            self.net_g_ema = deepcopy(bare)
             path = self.opt["path"].get("pretrain_network_g")
             if path is not None:
                 self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
             self.net_g_ema.eval()
         self.setup_optimizers()
         self.setup_schedulers()
-        self._setup_computation(options)
-
-    def _setup_computation(self, options: DistillationTrainOptions) -> None:
-        """How steps are computed; anything but the plain way is given up for it, with a message, where it fails."""
-        self._precision = PRECISIONS[options.precision]
-        # Small gradients are nothing in float16; they are computed of a loss times a large factor.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "float16")  # type: ignore[attr-defined]
-        self._accumulation = options.accumulation
-        self._network: nn.Module = self.net_g
-        self._compiled = options.compile
-        if options.compile:
-            self._network = torch.compile(self.net_g, dynamic=False)  # type: ignore[assignment]
-        self._graphs: GraphedGradients | None = None
-        if options.cuda_graphs:
-            hindrances = {
-                "it needs a CUDA GPU": self.device.type != "cuda",
-                "not for several processes": self.opt["dist"],
-                "not with train.precision: float16": options.precision == "float16",
-            }
-            if any(hindrances.values()):
-                first = next(text for text, is_there in hindrances.items() if is_there)
-                get_root_logger().warning(f"train.cuda_graphs: {first}; training goes on without")
-            else:
-                self._graphs = GraphedGradients(self._compute, self.get_bare_model(self.net_g).parameters())
+        self.distiller = Distiller(self.net_g, bare, self.criterion, options, self.skips, warn)
 
     @staticmethod
     def _train_options(opt: Mapping[str, Any]) -> DistillationTrainOptions:
@@ -93,71 +65,21 @@ class DistillationModel(DerainingModel):
 
     @classmethod
     def check_network(cls, network: nn.Module, opt: Mapping[str, Any]) -> None:
-        """See whether ``network`` can be trained with these options.
+        """See whether ``network`` can be trained with these options, on crops of their size.
 
         Raises:
-            OptionError: It gives no rain layers, has no backbone to treat as ``train.backbone`` says, or the batch
-                cannot be split as ``train.accumulation`` says.
+            OptionError: It cannot.
         """
-        if "layers" not in inspect.signature(network.forward).parameters:
-            kind = opt["network_g"]["type"]
-            raise OptionError(
-                f"network_g: {kind} has no detail enhancement block; to train it, write "
-                f"{{type: DistillationNet, backbone: {{type: {kind}, ...}}}}"
-            )
-        cls._backbone(network, opt)
-        parts = cls._train_options(opt).accumulation
-        batch = (opt.get("datasets") or {}).get("train", {}).get("batch_size_per_gpu", parts)
-        if batch % parts:
-            raise OptionError(f"train.accumulation: a batch of {batch} cannot be split into {parts} equal parts")
-        crop_size = (opt.get("datasets") or {}).get("train", {}).get("crop_size")
-        if crop_size is not None:
-            cls._try_crop(network, int(crop_size))
-
-    @staticmethod
-    @torch.no_grad()
-    def _try_crop(network: nn.Module, crop_size: int) -> None:
-        training, device = network.training, next(network.parameters()).device
-        network.eval()
-        try:
-            network(torch.zeros(1, 3, crop_size, crop_size, device=device), layers=True)
-        except RainOerMeError:
-            raise
-        except Exception as error:  # of any package's network
-            if is_out_of_memory(error):
-                raise
-            raise OptionError(
-                f"network_g does not take crops of {crop_size}x{crop_size}: {described(error)}"
-            ) from error
-        network.train(training)
-
-    @classmethod
-    def _backbone(cls, network: nn.Module, opt: Mapping[str, Any]) -> tuple[nn.Module, BackboneOptions] | None:
-        """The network's backbone and how to train it, if the options say that."""
-        options = cls._train_options(opt).backbone
-        if options is None:
-            return None
-        if not isinstance(network, DistillationNet):
-            raise OptionError("train.backbone: only a DistillationNet has one; network_g is none")
-        return network.backbone, options
+        data = (opt.get("datasets") or {}).get("train", {})
+        check_trainable(network, opt["network_g"]["type"], cls._train_options(opt), data.get("batch_size_per_gpu"))
+        if data.get("crop_size") is not None:
+            try_crop(network, int(data["crop_size"]))
 
     def setup_optimizers(self) -> None:
-        settings = {key: value for key, value in self.opt["train"]["optim_g"].items() if key != "type"}
-        kind = self.opt["train"]["optim_g"]["type"]
-        if kind in FUSED and "foreach" not in settings and self.device.type in ("cpu", "cuda"):
-            settings.setdefault("fused", True)
-        network = self.get_bare_model(self.net_g)
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": trained}]
-        self._frozen: tuple[nn.Module, float] | None = None
-        if found := self._backbone(network, self.opt):
-            backbone, options = found
-            self._frozen = backbone, inf if options.lr_factor == 0 else options.freeze_iter
-            theirs = {id(parameter) for parameter in backbone.parameters()}
-            split = ([p for p in trained if id(p) not in theirs], [p for p in trained if id(p) in theirs])
-            rates = (settings["lr"], settings["lr"] * options.lr_factor)
-            groups = [{"params": part, "lr": rate} for part, rate in zip(split, rates, strict=True) if part]
-        self.optimizer_g = self.get_optimizer(kind, groups, **settings)
+        options, network = self.opt["train"]["optim_g"], self.get_bare_model(self.net_g)
+        settings = optimiser_settings(options, self.device.type)
+        groups = parameter_groups(network, settings["lr"], self.options.backbone)
+        self.optimizer_g = self.get_optimizer(options["type"], groups, **settings)
         self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
@@ -177,122 +99,34 @@ class DistillationModel(DerainingModel):
         self._paths = {key: list(data.get(key, ())) for key in ("rainy_path", "clean_path")}
 
     def optimize_parameters(self, current_iter: int) -> None:
-        frozen = self._frozen is not None and current_iter <= self._frozen[1]
-        if self._frozen is not None:
-            self._frozen[0].train(not frozen)
         weights = self.schedule.at(current_iter, seed=int(self.opt.get("manual_seed") or 0))
-        step = self._gradients(weights, frozen)
-        if self._frozen is not None and frozen:
-            # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
-            self._frozen[0].zero_grad(set_to_none=True)
-        self._step = step
-        self.scaler.unscale_(self.optimizer_g)
-        finite_loss, finite_gradients = self._finite(step)
-        if finite_loss and not finite_gradients and self.scaler.is_enabled():
-            self.scaler.update()  # the factor was too large, which is how it is found; the step is done without
+        distiller, scaler = self.distiller, self.distiller.scaler
+        self._step = step = distiller.gradients(self.images, weights, current_iter)
+        scaler.unscale_(self.optimizer_g)
+        finite_loss, finite_gradients = distiller.finite(step)
+        if finite_loss and not finite_gradients and scaler.is_enabled():
+            scaler.update()  # the factor was too large, which is how it is found; the step is done without
             return
         if not (finite_loss and finite_gradients):
-            self._skip(step, current_iter)
+            distiller.skip(step, self.images, current_iter, self._paths)
             return
-        self.scaler.step(self.optimizer_g)
-        self.scaler.update()
+        scaler.step(self.optimizer_g)
+        scaler.update()
         if self.ema_decay > 0:
-            # A short memory at first, or the mean would be full of the untrained network.
-            self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
+            self.model_ema(ramped_decay(self.ema_decay, current_iter))
         if self.guard is not None and weights.hard > 0:
-            self.guard.check(step, current_iter, self._average)
-
-    def _average(self, value: Tensor) -> Tensor:
-        """The mean over all processes."""
-        if self.opt["dist"]:
-            dist.all_reduce(value)
-            value = value / self.opt["world_size"]
-        return value
-
-    # --- numbers that go wrong ---
-
-    def _gradients_by_name(self) -> list[tuple[str, Tensor]]:
-        parameters = self.get_bare_model(self.net_g).named_parameters()
-        return [(f"gradient of {name}", value.grad) for name, value in parameters if value.grad is not None]
-
-    def _finite(self, step: DistillationStep) -> tuple[bool, bool]:
-        """Whether the loss and whether the gradients are numbers, in every process."""
-        gradients = [gradient for _, gradient in self._gradients_by_name()]
-        finite = torch.stack([all_finite([step.loss]), all_finite(gradients or [step.loss])])
-        if self.opt["dist"]:
-            dist.all_reduce(finite, dist.ReduceOp.MIN)
-        loss, gradient = finite.tolist()
-        return bool(loss), bool(gradient)
-
-    def _skip(self, step: DistillationStep, current_iter: int) -> None:
-        """Leave everything as it was before a step whose numbers went wrong.
-
-        Raises:
-            NonFiniteError: It was one too many.
-        """
-        named = [("rain layer", step.layer), ("refined rain layer", step.rain)]
-        named += [
-            ("clean image with rain", step.synthetic),
-            ("soft loss", step.soft_loss),
-            ("hard loss", step.hard_loss),
-        ]
-        named += [("loss", step.loss)]
-        own = first_nonfinite(named)
-        problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
-        self.optimizer_g.zero_grad(set_to_none=True)
-        rainy, label, clean = self.images
-        batch = {"rainy": rainy, "label": label, "clean": clean, "rain": step.rain, **self._paths, "problem": problem}
-        self.skips.note(current_iter, problem, batch, is_culprit=own is not None or self.opt["rank"] == 0)
-
-    def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:
-        if self._graphs is not None:
-            try:
-                return self._graphs(self.images, weights, state=frozen)
-            except RuntimeError as error:
-                if isinstance(error, torch.cuda.OutOfMemoryError):
-                    raise
-                get_root_logger().warning(
-                    f"train.cuda_graphs: the step cannot be captured ({one_line(error)}); training goes on without"
-                )
-                self._graphs = None
-        self.optimizer_g.zero_grad(set_to_none=True)
-        return self._compute(self.images, weights, bool(weights.hard > 0))
-
-    def _compute(self, images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
-        rainy, label, clean = (as_floats(image) for image in images)
-        try:
-            return distillation_gradients(
-                self._network,
-                rainy,
-                label,
-                clean,
-                weights,
-                self.criterion,
-                two_stages,
-                parts=self._accumulation,
-                precision=self._precision,
-                scale=self.scaler.scale,
-            )
-        except Exception as error:
-            if not self._compiled or not _from_compiler(error):
-                raise
-            get_root_logger().warning(
-                f"train.compile: torch.compile fails here ({one_line(error)}); training goes on without"
-            )
-            self._compiled, self._network = False, self.net_g
-            self.optimizer_g.zero_grad(set_to_none=True)
-            return self._compute(images, weights, two_stages)
+            self.guard.check(step, current_iter, mean_of_processes)
 
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides networks, optimisers and schedulers."""
         guard = None if self.guard is None else self.guard.state_dict()
-        return {"skipped": self.skips.count, "guard": guard, "scaler": self.scaler.state_dict()}
+        return {"skipped": self.skips.count, "guard": guard, "scaler": self.distiller.scaler.state_dict()}
 
     def set_more_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `more_state` gave."""
         self.skips.count = int(state.get("skipped", 0))
-        if state.get("scaler") and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+        if state.get("scaler") and self.distiller.scaler.is_enabled():
+            self.distiller.scaler.load_state_dict(state["scaler"])
         if self.guard is not None and state.get("guard") is not None:
             self.guard.load_state_dict(state["guard"])
 
@@ -319,26 +153,15 @@ class DistillationModel(DerainingModel):
     def model_to_device(self, net: nn.Module) -> nn.Module:
         # A fifth to a third faster on CPU, and what tensor cores want.
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.is_train and (found := self._backbone(net, self.opt)):
+        if self.is_train and (found := backbone_of(net, self._train_options(self.opt).backbone)):
             backbone, options = found
             if options.lr_factor == 0:
                 backbone.requires_grad_(False)
         return super().model_to_device(net)
 
-    @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
-        """Move the running mean of the weights on; what is not trained (a frozen backbone, statistics) is copied."""
-        network = self.get_bare_model(self.net_g)
-        trained = [
-            (mean, value)
-            for mean, value in zip(self.net_g_ema.parameters(), network.parameters(), strict=True)
-            if value.requires_grad
-        ]
-        if trained:
-            means, values = map(list, zip(*trained, strict=True))
-            torch._foreach_lerp_(means, values, 1 - decay)
-        for mean, value in zip(self.net_g_ema.buffers(), network.buffers(), strict=True):
-            mean.copy_(value)
+        """`move_mean` of the weights."""
+        move_mean(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def load_network(
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
@@ -365,15 +188,3 @@ class DistillationModel(DerainingModel):
         file = Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth"
         save_safetensors(self.get_bare_model(networks[-1]), file.with_suffix(".safetensors"))
         self.saved = {**getattr(self, "saved", {}), file.name: save_checkpoint(saved, file)}
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W), uint8 or float, as networks take them: float32 in [0, 1], channels last."""
-    if images.dtype == torch.uint8:
-        images = images.float().div_(255)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _from_compiler(error: Exception) -> bool:
-    """Whether torch.compile itself failed, and not what it compiled."""
-    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

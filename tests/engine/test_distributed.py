@@ -16,6 +16,7 @@ from tiny import model_options, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.data.unpaired import shuffled
 from rainoerme_plugin.engine import session
+from rainoerme_plugin.processes import leave_processes
 
 TOTAL = 12
 SWINIR = {
@@ -445,6 +446,7 @@ def _steps(rank: int, root: Path, kind: str) -> None:
         weights.append({name: value.clone() for name, value in model.get_bare_model(model.net_g).state_dict().items()})
     found = {"messages": messages, "skipped": model.skips.count, "weights": weights, "verdict": verdict}
     torch.save(found, root / f"{rank}.pt")
+    leave_processes()
 
 
 def _made_up(criterion: torch.nn.Module, kind: str, rank: int, iteration: int) -> Any:

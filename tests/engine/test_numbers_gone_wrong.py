@@ -68,9 +68,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_named(
 
 
 def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rainoerme_plugin.models import distillation_model
+    from rainoerme_plugin.training import distiller
 
-    gradients = distillation_model.distillation_gradients
+    gradients = distiller.distillation_gradients
 
     def broken(network: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
         step = gradients(network, *arguments, **options)
@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(data: Path, mon
         return step
 
     names: list[str] = []
-    monkeypatch.setattr(distillation_model, "distillation_gradients", broken)
+    monkeypatch.setattr(distiller, "distillation_gradients", broken)
     with pytest.raises(NonFiniteError, match=r"iteration 1: the gradient of .* NaN in 1 of .*train\.nonfinite_limit"):
         train(Request(tiny_options(data, train__nonfinite_limit=0), root=data))
     assert f"the gradient of {names[0]} is NaN" in log(data)
@@ -146,8 +146,8 @@ def test_a_stock_models_step_is_skipped_too(data: Path, monkeypatch: pytest.Monk
     assert any(not torch.equal(plain[1][name], plain[2][name]) for name in plain[0])
 
 
-def scaled_by(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda loss: loss * factor
+def backward_by(factor: float) -> Callable[[torch.Tensor], None]:
+    return lambda loss: (loss * factor).backward()
 
 
 def test_gradients_are_of_the_scaled_loss() -> None:
@@ -157,8 +157,8 @@ def test_gradients_are_of_the_scaled_loss() -> None:
     found = []
     for factor in (1.0, 2.0**16):  # a power of two changes no digit
         network.zero_grad()
-        scale = None if factor == 1 else scaled_by(factor)
-        distillation_gradients(network, *images, StepWeights(0.5, 2.0, 1.0), SSIMLoss(), parts=2, scale=scale)
+        backward = torch.Tensor.backward if factor == 1 else backward_by(factor)
+        distillation_gradients(network, *images, StepWeights(0.5, 2.0, 1.0), SSIMLoss(), parts=2, backward=backward)
         found.append([parameter.grad.clone() / factor for parameter in network.parameters()])
     assert all(torch.equal(one, scaled) for one, scaled in zip(*found, strict=True))
 

@@ -589,12 +589,12 @@ def test_a_step_that_cannot_be_captured_is_computed_the_plain_way(tmp_path: Path
 
     plain, model = after_steps(options(tmp_path), 1), build(options(tmp_path))
     enliven(model.net_g)
-    model._graphs = fails
+    model.distiller.graphs = fails
     model.feed_data({key: (image * 255).round().float() / 255 for key, image in batch(1).items()})
     model.optimize_parameters(1)
     assert [line for line in log if "train.cuda_graphs: the step cannot be captured (CUDA error: operation" in line]
     assert close(plain.net_g, model.net_g, tolerance=0)
-    assert model._graphs is None
+    assert model.distiller.graphs is None
 
 
 def test_where_the_compiler_fails_training_goes_on_without(
@@ -640,8 +640,8 @@ def test_errors_that_are_not_the_compilers_are_not_hidden(tmp_path: Path, log: l
     def fails(*_: Any, **__: Any) -> None:
         raise ValueError("broken loss")
 
-    model.criterion = fails
-    model._network = model.net_g
+    model.distiller.criterion = fails
+    model.distiller._computing = model.net_g
     with pytest.raises(ValueError, match="broken loss"):
         model.optimize_parameters(1)
 

@@ -17,6 +17,8 @@ import torch.multiprocessing as processes
 from tiny import model_options, write_images, write_network
 from torch import nn
 
+from rainoerme_plugin.processes import leave_processes
+
 COUNTS = (1, 2, 3, 5)
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True},
@@ -90,6 +92,7 @@ def validate(rank: int, world: int, root: Path) -> None:
     found["normalised"] = dict(model.metric_results)
     found["mean"] = float(model.net_g_ema.norm.running_mean[0])
     torch.save(found, root / f"{rank} of {world}.pt")
+    leave_processes()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,251 @@
+"""The step of distillation that both engines take: from a batch to gradients that are numbers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..archs.adapt import is_out_of_memory
+from ..archs.distillation_net import DistillationNet
+from ..data.images import as_floats
+from ..distillation.finite import all_finite, first_nonfinite
+from ..distillation.graphs import GraphedGradients, Images
+from ..distillation.schedule import StepWeights
+from ..distillation.step import Criterion, DistillationStep, distillation_gradients
+from ..errors import OptionError, RainOerMeError, described, one_line
+from ..options import BackboneOptions, DistillationTrainOptions
+from ..processes import rank_and_world
+from .skips import Skips
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Distiller:
+    """Computes steps; anything but the plain way is given up for it, with a message, where it fails.
+
+    Args:
+        network: What is trained, or its wrapper that lets processes exchange gradients.
+        bare: The network itself.
+        criterion: The loss of two batches of images.
+        options: ``train`` of the option file.
+        skips: Counts the steps that are left out.
+        warn: Is told what is given up.
+
+    Raises:
+        OptionError: ``train.backbone`` is given, and the network has none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        bare: nn.Module,
+        criterion: Criterion,
+        options: DistillationTrainOptions,
+        skips: Skips,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.network, self.bare, self.criterion, self.skips, self.warn = network, bare, criterion, skips, warn
+        self._precision = PRECISIONS[options.precision]
+        self._accumulation = options.accumulation
+        found = backbone_of(bare, options.backbone)
+        self._backbone = found and found[0]
+        self._frozen_until = 0.0 if found is None else inf if found[1].lr_factor == 0 else found[1].freeze_iter
+        device = next(bare.parameters()).device
+        # Small gradients are nothing in float16; they are computed of a loss times a large factor.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")  # type: ignore[attr-defined]
+        self._computing: nn.Module = network
+        self._compiled = options.compile
+        if options.compile:
+            self._computing = torch.compile(network, dynamic=False)  # type: ignore[assignment]
+        self.graphs: GraphedGradients | None = None
+        if options.cuda_graphs:
+            hindrances = {
+                "it needs a CUDA GPU": device.type != "cuda",
+                "not for several processes": rank_and_world()[1] > 1,
+                "not with train.precision: float16": options.precision == "float16",
+            }
+            if any(hindrances.values()):
+                first = next(text for text, is_there in hindrances.items() if is_there)
+                warn(f"train.cuda_graphs: {first}; training goes on without")
+            else:
+                self.graphs = GraphedGradients(self._compute, bare.parameters())
+
+    def gradients(
+        self,
+        images: Images,
+        weights: StepWeights,
+        iteration: int,
+        *,
+        keep: bool = False,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> DistillationStep:
+        """The gradients of a batch, in place of those before, for an optimiser to step by if `finite` says so.
+
+        Args:
+            images: Rainy crops, soft labels and clean crops, (B, 3, H, W), uint8 or floats in [0, 1].
+            weights: Of this iteration.
+            iteration: Its number, from 1.
+            keep: Add to the gradients that are there.
+            backward: Goes backward through the loss; by default through what ``scaler`` makes of it.
+        """
+        frozen = iteration <= self._frozen_until
+        if self._backbone is not None:
+            self._backbone.train(not frozen)
+        step = None
+        if self.graphs is not None and not keep and backward is None:
+            step = self._replayed(images, weights, frozen)
+        if step is None:
+            if not keep:
+                self.bare.zero_grad(set_to_none=True)
+            step = self._compute(images, weights, bool(weights.hard > 0), backward)
+        if self._backbone is not None and frozen:
+            # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
+            self._backbone.zero_grad(set_to_none=True)
+        return step
+
+    def _replayed(self, images: Images, weights: StepWeights, frozen: bool) -> DistillationStep | None:
+        assert self.graphs is not None
+        try:
+            return self.graphs(images, weights, state=frozen)
+        except RuntimeError as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            self.warn(f"train.cuda_graphs: the step cannot be captured ({one_line(error)}); training goes on without")
+            self.graphs = None
+            return None
+
+    def _compute(
+        self,
+        images: Images,
+        weights: StepWeights,
+        two_stages: bool,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> DistillationStep:
+        rainy, label, clean = (as_floats(image) for image in images)
+        try:
+            return distillation_gradients(
+                self._computing,
+                rainy,
+                label,
+                clean,
+                weights,
+                self.criterion,
+                two_stages,
+                parts=self._accumulation,
+                precision=self._precision,
+                backward=backward or self._backward,
+            )
+        except Exception as error:
+            if not self._compiled or not _from_compiler(error):
+                raise
+            self.warn(f"train.compile: torch.compile fails here ({one_line(error)}); training goes on without")
+            self._compiled, self._computing = False, self.network
+            self.bare.zero_grad(set_to_none=True)
+            return self._compute(images, weights, two_stages, backward)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    # --- numbers that go wrong ---
+
+    def _gradients_by_name(self) -> list[tuple[str, Tensor]]:
+        parameters = self.bare.named_parameters()
+        return [(f"gradient of {name}", value.grad) for name, value in parameters if value.grad is not None]
+
+    def finite(self, step: DistillationStep) -> tuple[bool, bool]:
+        """Whether the loss and whether the gradients are numbers, in every process."""
+        gradients = [gradient for _, gradient in self._gradients_by_name()]
+        finite = torch.stack([all_finite([step.loss]), all_finite(gradients or [step.loss])])
+        if rank_and_world()[1] > 1:
+            dist.all_reduce(finite, dist.ReduceOp.MIN)
+        loss, gradient = finite.tolist()
+        return bool(loss), bool(gradient)
+
+    def skip(self, step: DistillationStep, images: Images, iteration: int, paths: Mapping[str, Any]) -> None:
+        """Leave everything as it was before a step whose numbers went wrong.
+
+        Raises:
+            NonFiniteError: It was one too many.
+        """
+        named = [("rain layer", step.layer), ("refined rain layer", step.rain)]
+        named += [
+            ("clean image with rain", step.synthetic),
+            ("soft loss", step.soft_loss),
+            ("hard loss", step.hard_loss),
+        ]
+        named += [("loss", step.loss)]
+        own = first_nonfinite(named)
+        problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
+        self.bare.zero_grad(set_to_none=True)
+        rainy, label, clean = images
+        batch = {"rainy": rainy, "label": label, "clean": clean, "rain": step.rain, **paths, "problem": problem}
+        self.skips.note(iteration, problem, batch, is_culprit=own is not None or rank_and_world()[0] == 0)
+
+
+def _from_compiler(error: Exception) -> bool:
+    """Whether torch.compile itself failed, and not what it compiled."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def backbone_of(network: nn.Module, options: BackboneOptions | None) -> tuple[nn.Module, BackboneOptions] | None:
+    """The network's backbone and how to train it, if ``train.backbone`` says that.
+
+    Raises:
+        OptionError: It has none.
+    """
+    if options is None:
+        return None
+    if not isinstance(network, DistillationNet):
+        raise OptionError("train.backbone: only a DistillationNet has one; network_g is none")
+    return network.backbone, options
+
+
+def check_trainable(network: nn.Module, kind: str, options: DistillationTrainOptions, batch: int | None) -> None:
+    """See whether a network can be trained with these options.
+
+    Args:
+        network: The network, bare.
+        kind: Its name in option files.
+        options: ``train``.
+        batch: Samples a step and process, if that is known.
+
+    Raises:
+        OptionError: It gives no rain layers, has no backbone to treat as ``train.backbone`` says, or the batch
+            cannot be split as ``train.accumulation`` says.
+    """
+    if "layers" not in inspect.signature(network.forward).parameters:
+        raise OptionError(
+            f"network_g: {kind} has no detail enhancement block; to train it, write "
+            f"{{type: DistillationNet, backbone: {{type: {kind}, ...}}}}"
+        )
+    backbone_of(network, options.backbone)
+    if batch is not None and batch % options.accumulation:
+        raise OptionError(
+            f"train.accumulation: a batch of {batch} cannot be split into {options.accumulation} equal parts"
+        )
+
+
+@torch.no_grad()
+def try_crop(network: nn.Module, crop_size: int) -> None:
+    """See whether a network takes training crops of this size.
+
+    Raises:
+        OptionError: It does not.
+    """
+    training, device = network.training, next(network.parameters()).device
+    network.eval()
+    try:
+        network(torch.zeros(1, 3, crop_size, crop_size, device=device), layers=True)
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's network
+        if is_out_of_memory(error):
+            raise
+        raise OptionError(f"network_g does not take crops of {crop_size}x{crop_size}: {described(error)}") from error
+    network.train(training)
