@@ -258,7 +258,19 @@ class BackboneOptions(Section):
     freeze_iter: Count = 0
 
 
-class DistillationTrainOptions(Section):
+class StepOptions(Section):
+    """What one step of distillation is computed by."""
+
+    distillation: DistillationOptions = DistillationOptions()
+    backbone: BackboneOptions | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulation: Positive = 1
+    compile: bool = False
+    cuda_graphs: bool = False
+    nonfinite_limit: Count = 10
+
+
+class DistillationTrainOptions(StepOptions):
     """``train`` of a ``DistillationModel``; what has a type of its own is checked where that type is known."""
 
     total_iter: Positive
@@ -266,12 +278,5 @@ class DistillationTrainOptions(Section):
     scheduler: dict[str, Any]
     warmup_iter: Whole = -1
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    distillation: DistillationOptions = DistillationOptions()
     loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
-    backbone: BackboneOptions | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    accumulation: Positive = 1
-    compile: bool = False
-    cuda_graphs: bool = False
     collapse_guard: GuardOptions = GuardOptions()
-    nonfinite_limit: Count = 10

@@ -1,10 +1,10 @@
-"""The one list of what the plugin adds to BasicSR, and its registration."""
+"""The one list of what the plugin adds to BasicSR and to mmengine, and its registration."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from .errors import RainOerMeError
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class: the kind names BasicSR's registry, the target is ``module:name``."""
+    """One registered class: the kind names the registries, the target is ``module:name``."""
 
     kind: str
     name: str
@@ -32,6 +32,24 @@ class Entry:
         return self.about or (inspect.getdoc(self.load()) or "").partition("\n")[0]
 
 
+MMENGINE = {
+    "arch": "MODELS",
+    "loss": "MODELS",
+    "dataset": "DATASETS",
+    "metric": "FUNCTIONS",
+    "mm_function": "FUNCTIONS",
+    "mm_model": "MODELS",
+    "mm_wrapper": "MODEL_WRAPPERS",
+    "mm_sampler": "DATA_SAMPLERS",
+    "mm_metric": "METRICS",
+    "mm_hook": "HOOKS",
+    "mm_loop": "LOOPS",
+    "mm_optimiser": "OPTIM_WRAPPER_CONSTRUCTORS",
+    "mm_schedule": "PARAM_SCHEDULERS",
+    "mm_runner": "RUNNERS",
+}
+"""mmengine's registry for each kind that it knows; the first four are the same classes as BasicSR's."""
+
 ENTRIES: tuple[Entry, ...] = (
     # Single networks have a card each in the catalogue; those of packages that are not installed are left out.
     *(Entry("arch", card.name, card.target, card.paper) for card in CATALOGUE if card.registered),
@@ -45,6 +63,24 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("metric", "derain_psnr", f"{__package__}.registered.metrics:derain_psnr"),
     Entry("metric", "derain_ssim", f"{__package__}.registered.metrics:derain_ssim"),
     Entry("model", "DistillationModel", f"{__package__}.models.distillation_model:DistillationModel"),
+    # mmengine alone.
+    Entry("mm_model", "DistillationModel", f"{__package__}.mm.model:DistillationModel"),
+    Entry("mm_model", "DerainingPreprocessor", f"{__package__}.mm.model:DerainingPreprocessor"),
+    Entry("mm_model", "RampedEMA", f"{__package__}.mm.hooks:RampedEMA"),
+    Entry("mm_wrapper", "DistributedDistillation", f"{__package__}.mm.model:DistributedDistillation"),
+    Entry("mm_sampler", "EndlessSampler", f"{__package__}.mm.loops:EndlessSampler"),
+    Entry("mm_function", "collate_rain", f"{__package__}.data.unpaired:collate"),
+    Entry("mm_loop", "EndlessTrainLoop", f"{__package__}.mm.loops:EndlessTrainLoop"),
+    Entry("mm_loop", "SeveralValLoop", f"{__package__}.mm.loops:SeveralValLoop"),
+    Entry("mm_metric", "DerainingMetric", f"{__package__}.mm.evaluation:DerainingMetric"),
+    Entry("mm_metric", "OptionMetrics", f"{__package__}.mm.evaluation:OptionMetrics"),
+    Entry("mm_hook", "ScheduleHook", f"{__package__}.mm.hooks:ScheduleHook"),
+    Entry("mm_hook", "CollapseGuardHook", f"{__package__}.mm.hooks:CollapseGuardHook"),
+    Entry("mm_hook", "PanelHook", f"{__package__}.mm.hooks:PanelHook"),
+    Entry("mm_hook", "SafeCheckpointHook", f"{__package__}.mm.checkpoints:SafeCheckpointHook"),
+    Entry("mm_optimiser", "OptionOptimWrapper", f"{__package__}.mm.optimisers:OptionOptimWrapper"),
+    Entry("mm_schedule", "OptionSchedule", f"{__package__}.mm.optimisers:OptionSchedule"),
+    Entry("mm_runner", "DistillationRunner", f"{__package__}.mm.runner:DistillationRunner"),
 )
 
 
@@ -67,7 +103,7 @@ def registries() -> dict[str, Any]:
 
 
 def register(entries: tuple[Entry, ...] = ENTRIES) -> None:
-    """Put every class of the list into BasicSR's registries: all of them or, on an error, none.
+    """Put every class of the list that is for BasicSR into its registries: all of them or, on an error, none.
 
     Calling it again does nothing.
 
@@ -75,15 +111,40 @@ def register(entries: tuple[Entry, ...] = ENTRIES) -> None:
         RainOerMeError: A name belongs to another class already.
     """
     tables = registries()
-    new: list[tuple[Any, str, Callable[..., Any]]] = []
+    _register("BasicSR", {kind: (table, table._do_register) for kind, table in tables.items()}, entries)
+
+
+def register_mmengine(entries: tuple[Entry, ...] = ENTRIES) -> None:
+    """Put every class of the list that is for mmengine into the registries of `registry`, as `register` does.
+
+    Raises:
+        RainOerMeError: A name belongs to another class already.
+    """
+    from .registry import REGISTRIES
+
+    tables = {kind: REGISTRIES[name] for kind, name in MMENGINE.items()}
+    places = {
+        kind: (table.module_dict, lambda name, found, table=table: table.register_module(name=name, module=found))
+        for kind, table in tables.items()
+    }
+    _register("mmengine", places, entries)
+
+
+def _register(
+    whose: str, places: Mapping[str, tuple[Any, Callable[[str, Any], Any]]], entries: tuple[Entry, ...]
+) -> None:
+    """Put entries into registries: by kind, what has the classes by their names, and what adds one."""
+    new: list[tuple[Callable[[str, Any], Any], str, Callable[..., Any]]] = []
     for entry in entries:
-        table, target = tables[entry.kind], entry.load()
+        if entry.kind not in places:
+            continue
+        (table, add), target = places[entry.kind], entry.load()
         if entry.name not in table:
-            new.append((table, entry.name, target))
+            new.append((add, entry.name, target))
         elif (owner := table.get(entry.name)) is not target:
             raise RainOerMeError(
-                f"BasicSR's {entry.kind} registry has another '{entry.name}' already, from {owner.__module__}; "
+                f"{whose}'s {entry.kind} registry has another '{entry.name}' already, from {owner.__module__}; "
                 "nothing was registered"
             )
-    for table, name, target in new:
-        table._do_register(name, target)
+    for add, name, target in new:
+        add(name, target)

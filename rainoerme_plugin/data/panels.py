@@ -10,8 +10,12 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
+from ..distillation.step import DistillationStep
 from .images import RGB, to_image
 
+PANEL_ROWS = 4
+"""Samples that a panel shows, and test images that get one."""
+_WIDTH = 1000
 _GAP = 4
 _TITLE = 18
 
@@ -27,7 +31,7 @@ def shrink(images: Tensor, max_width: int) -> Tensor:
     return functional.avg_pool2d(images, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else images
 
 
-def panel(columns: Mapping[str, Tensor], max_rows: int = 4, min_width: int = 0) -> RGB:
+def panel(columns: Mapping[str, Tensor], max_rows: int = PANEL_ROWS, min_width: int = 0) -> RGB:
     """Batches of images in columns under their names, a sample a row.
 
     Args:
@@ -60,3 +64,23 @@ def panel(columns: Mapping[str, Tensor], max_rows: int = 4, min_width: int = 0) 
             image = PillowImage.fromarray(to_image(batch[row]).repeat(zoom, axis=0).repeat(zoom, axis=1))
             canvas.paste(image, (left, _TITLE + row * (height + _GAP)))
     return np.asarray(canvas)
+
+
+def picture_of(rainy: Tensor, derained: Tensor, clean: Tensor | None) -> RGB:
+    """A rainy image (1, 3, H, W), its rain layer, the derained and the clean one side by side."""
+    images = {"rainy": rainy, "rain layer": show_rain(rainy - derained), "derained": derained}
+    if clean is not None:
+        images["clean"] = clean
+    return panel({name: shrink(batch, _WIDTH) for name, batch in images.items()})
+
+
+def stages_of(step: DistillationStep) -> dict[str, Tensor]:
+    """The crops of a training step in all their stages, the first `PANEL_ROWS` of the batch, by name."""
+    images = {
+        "rainy": step.rainy,
+        "soft label": step.label,
+        "rain layer": show_rain(step.rain),
+        "clean + rain": step.synthetic,
+        "derained": step.derained,
+    }
+    return {name: batch[:PANEL_ROWS].detach() for name, batch in images.items()}

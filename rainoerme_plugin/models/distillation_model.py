@@ -11,21 +11,20 @@ from typing import Any, ClassVar
 import torch
 from basicsr.losses import build_loss
 from basicsr.utils import get_root_logger
-from torch import Tensor, nn
+from torch import nn
 
-from ..data.panels import show_rain
+from ..data.panels import stages_of
 from ..distillation.collapse import CollapseGuard
 from ..distillation.ema import move_mean, ramped_decay
 from ..distillation.graphs import Images
-from ..distillation.step import DistillationStep
 from ..options import DistillationTrainOptions, Section, read_section
 from ..processes import mean_of_processes
-from ..registered.lr_scheduler import LinearDecayLR
+from ..registered.lr_scheduler import build_schedule
 from ..training.distiller import Distiller, backbone_of, check_trainable, try_crop
 from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
-from .validation import PANEL_ROWS, DerainingModel
+from .validation import DerainingModel
 
 
 class DistillationModel(DerainingModel):
@@ -83,12 +82,7 @@ class DistillationModel(DerainingModel):
         self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
-        scheduler = self.opt["train"]["scheduler"]
-        if scheduler["type"] != "LinearDecayLR":
-            super().setup_schedulers()
-            return
-        arguments = {key: value for key, value in scheduler.items() if key != "type"}
-        self.schedulers.extend(LinearDecayLR(optimizer, **arguments) for optimizer in self.optimizers)
+        self.schedulers.extend(build_schedule(each, self.opt["train"]["scheduler"]) for each in self.optimizers)
 
     def feed_data(self, data: dict[str, Any]) -> None:
         if "rainy" not in data:
@@ -134,19 +128,9 @@ class DistillationModel(DerainingModel):
         """Losses of the last step (averaged over processes), and how much rain its rain layers held."""
         step = self._step
         log = OrderedDict(l_soft=step.soft_loss, l_hard=step.hard_loss, rain_energy=step.rain_energy)
-        self._shown = self._training_images(step)
+        self._shown = stages_of(step)
         self.log_dict = self.reduce_loss_dict(log)
         return self.log_dict
-
-    def _training_images(self, step: DistillationStep) -> OrderedDict[str, Tensor]:
-        images = {
-            "rainy": step.rainy,
-            "soft label": step.label,
-            "rain layer": show_rain(step.rain),
-            "clean + rain": step.synthetic,
-            "derained": step.derained,
-        }
-        return OrderedDict((name, batch[:PANEL_ROWS].detach()) for name, batch in images.items())
 
     # --- what BasicSR does less well ---
 

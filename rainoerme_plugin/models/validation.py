@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
@@ -19,21 +18,12 @@ from ..archs.catalogue import needs_of
 from ..archs.result_images import ResultImages
 from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image, write_image
-from ..data.panels import panel, show_rain, shrink
+from ..data.panels import PANEL_ROWS, panel, picture_of
 from ..errors import RainOerMeError
 from ..processes import control_group
 from ..progress import is_terminal
+from ..registered.metrics import Figures, mean, score
 from .shared import buffers_of_first, from_first, is_first, shared_out
-
-PANEL_ROWS = 4
-PANEL_WIDTH = 1000
-
-
-class Figures(NamedTuple):
-    """By metric: of a derained image, and of the rainy one, none where they are known; or means of both."""
-
-    derained: dict[str, float]
-    rainy: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,36 +34,6 @@ class Outcome:
     figures: Figures | None
     derained: RGB | None
     panel: RGB | None
-
-
-def score(image: RGB, clean: RGB, metrics: Mapping[str, dict[str, Any]]) -> dict[str, float]:
-    """An image's figures by BasicSR's metrics."""
-    # They take BGR.
-    data = {"img": image[..., ::-1], "img2": clean[..., ::-1]}
-    return {name: float(calculate_metric(data, options)) for name, options in metrics.items()}
-
-
-def picture_of(rainy: Tensor, derained: Tensor, clean: Tensor | None) -> RGB:
-    """A rainy image (1, 3, H, W), its rain layer, the derained and the clean one side by side."""
-    images = {"rainy": rainy, "rain layer": show_rain(rainy - derained), "derained": derained}
-    if clean is not None:
-        images["clean"] = clean
-    return panel({name: shrink(batch, PANEL_WIDTH) for name, batch in images.items()})
-
-
-def mean(figures: Sequence[Figures]) -> Figures | None:
-    """The means of figures, None of none; sums run in their order, whoever has found them."""
-
-    def over(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        totals = dict.fromkeys(values[0], 0.0)
-        for each in values:
-            for name, value in each.items():
-                totals[name] += value
-        return {name: total / len(values) for name, total in totals.items()}
-
-    if not figures:
-        return None
-    return Figures(over([each.derained for each in figures]), over([each.rainy for each in figures]))
 
 
 class DerainingModel(SRModel):

@@ -1,4 +1,7 @@
-"""BasicSR's view of the datasets: one dict of options in, data sets that know no framework inside."""
+"""The data sets of option files: options in, data sets that know no framework inside.
+
+BasicSR gives them one dict, mmengine one argument a key.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,18 @@ def _options(opt: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in opt.items() if key != "section"}
 
 
+def _given(kind: type, opt: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"name": kind.__name__, "type": kind.__name__, **keys} if opt is None else {**opt, **keys}
+
+
 class UnpairedRainDataset(UnpairedRain):
     """Unpaired training data: rainy crops, their soft labels, clean crops of other scenes."""
 
     Options: ClassVar[type[Section]] = UnpairedRainOptions
+    metainfo: ClassVar[dict[str, Any]] = {}  # mmengine asks for it
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.opt = opt
+    def __init__(self, opt: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        self.opt = opt = _given(type(self), opt, keys)
         options = read_section(UnpairedRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot_rainy"):
             rainy: ImageSource = open_source(options.dataroot_rainy)
@@ -67,9 +75,10 @@ class PairedRainDataset(PairedRain):
     """Rainy test images with their clean versions, in any of the known layouts."""
 
     Options: ClassVar[type[Section]] = PairedRainOptions
+    metainfo: ClassVar[dict[str, Any]] = {}  # mmengine asks for it
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.opt = opt
+    def __init__(self, opt: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        self.opt = opt = _given(type(self), opt, keys)
         options = read_section(PairedRainOptions, _options(opt), _section(opt))
         if options.dataroot and not (options.dataroot_lq or options.dataroot_gt):
             with _named(opt, "dataroot"):
@@ -90,9 +99,10 @@ class SingleRainDataset(SingleRain):
     """Rainy images without ground truth, to look at."""
 
     Options: ClassVar[type[Section]] = SingleRainOptions
+    metainfo: ClassVar[dict[str, Any]] = {}  # mmengine asks for it
 
-    def __init__(self, opt: Mapping[str, Any]) -> None:
-        self.opt = opt
+    def __init__(self, opt: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        self.opt = opt = _given(type(self), opt, keys)
         options = read_section(SingleRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot"):
             source = open_source(options.dataroot)

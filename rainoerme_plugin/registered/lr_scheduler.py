@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 class _LinearDecay:
@@ -27,3 +30,19 @@ class LinearDecayLR(LambdaLR):
         if not 0 <= start < end:
             raise ValueError(f"LinearDecayLR needs 0 <= start < end, got start {start} and end {end}")
         super().__init__(optimizer, _LinearDecay(start, end), last_epoch)
+
+
+def build_schedule(optimizer: Optimizer, options: Mapping[str, Any]) -> LRScheduler:
+    """The schedule that ``train.scheduler`` of an option file names: ours, or one of BasicSR's, by its names."""
+    from basicsr.models import lr_scheduler as stock
+
+    kinds = {
+        "LinearDecayLR": LinearDecayLR,
+        "MultiStepLR": stock.MultiStepRestartLR,
+        "MultiStepRestartLR": stock.MultiStepRestartLR,
+        "CosineAnnealingRestartLR": stock.CosineAnnealingRestartLR,
+    }
+    schedule: LRScheduler = kinds[options["type"]](
+        optimizer, **{key: value for key, value in options.items() if key != "type"}
+    )
+    return schedule

@@ -1,4 +1,4 @@
-"""BasicSR's view of networks made of networks: options in, plain PyTorch inside."""
+"""Networks made of networks, as option files describe them: options in, plain PyTorch inside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class DistillationNet(_DistillationNet):
     """Any network as a backbone for two-stage distillation, with the paper's detail enhancement block.
 
     Args:
-        backbone: ``type`` and arguments of a registered network: BasicSR's, this package's, or ``PretrainedNet``.
+        backbone: ``type`` and arguments of a registered network: BasicSR's, this package's, ``PretrainedNet``, or by
+            ``SCOPE.NAME`` one of mmengine's registries.
         pretrained: A checkpoint that the backbone starts from.
         param_key: Where in it the weights are; None looks in the usual places.
         strict_load: False loads what fits of it.
@@ -62,11 +63,25 @@ class DistillationNet(_DistillationNet):
         multiple: int | None = None,
         output: int | None = None,
     ) -> None:
-        from basicsr.archs import build_network
-
-        network = build_network(dict(backbone))
+        network = _build(backbone)
         if pretrained is not None:
             load_weights(network, pretrained, param_key, strict=strict_load)
         told: dict[str, Any] = {"multiple": multiple, "output": output}
         told = {name: value for name, value in told.items() if value is not None}
         super().__init__(network, detail_layers, detail_start, replace(needs_of(network), **told))
+
+
+def _build(options: dict[str, Any]) -> nn.Module:
+    network: nn.Module
+    if "." in options["type"]:
+        from mmengine.registry import MODELS
+
+        network = MODELS.build(dict(options))
+        return network
+    from basicsr.archs import build_network
+
+    from ..plugin import register
+
+    register()
+    network = build_network(dict(options))
+    return network

@@ -3,6 +3,9 @@
 A checkpoint of iteration N is ``training_states/N.state``, written last, and the networks ``models/net_*_N.pth``
 (``.safetensors`` for others' use). The state holds the SHA-256 of the networks' files, so that no network of another
 run or a damaged one is taken for its own; PyTorch's archives hold checksums of their contents.
+
+mmengine's are one file each, ``iter_N.pth`` in the run's folder; `mm.checkpoints` has them hold the networks by the
+same names.
 """
 
 from __future__ import annotations
@@ -55,6 +58,10 @@ class _State(BaseModel):
         return best
 
 
+MMENGINE = ".pth"
+"""How the file of a checkpoint of mmengine's ends."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One that can be gone on from."""
@@ -73,6 +80,8 @@ class Checkpoint:
         Raises:
             WeightsError: It is missing, or not the one that was saved with the state.
         """
+        if self.path.suffix == MMENGINE:
+            return self.path
         file = self.path.parent.parent / "models" / f"{label}_{self.iteration}.pth"
         if not file.is_file():
             raise WeightsError(f"{self.path} cannot be resumed: {file} is missing")
@@ -98,18 +107,36 @@ def open_checkpoint(path: Path) -> Checkpoint:
         WeightsError: The file is damaged or no training state, or one of its networks is not there as it was saved.
     """
     try:
-        state = _State.model_validate(read_checkpoint(path))
+        found = read_checkpoint(path)
+        state = _State.model_validate(_from_mmengine(found) if path.suffix == MMENGINE else found)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"])) or "all of it"
         raise WeightsError(
             f"{path}: not a training state ({place}: {problem['msg']}); path.resume_state takes a .state file from "
-            "training_states/"
+            "training_states/, or an iter_N.pth of mmengine"
         ) from None
     checkpoint = Checkpoint(path, {name: getattr(state, name) for name in state.model_fields_set})
     for name in state.networks:
         checkpoint.network(name.rpartition("_")[0])
     return checkpoint
+
+
+def _from_mmengine(found: Any) -> Any:
+    """What a checkpoint of mmengine's says, in the words of a training state."""
+    if not (isinstance(found, Mapping) and isinstance(found.get("meta"), Mapping) and "distillation" in found):
+        return found  # which is then told to be none
+    own = {**found["distillation"], "guard": found.get("collapse_guard")}
+    optimizer = {key: value for key, value in found["optimizer"].items() if key in ("state", "param_groups")}
+    return {
+        "iter": found["meta"].get("iter"),
+        "epoch": 0,
+        "optimizers": [optimizer],
+        "schedulers": list(found.get("param_schedulers") or ()),
+        "random": found.get("random") or [],
+        "options": found.get("options") or {},
+        "model": own,
+    }
 
 
 def last_good(states: Path, before: int | None = None) -> tuple[Checkpoint | None, list[str]]:
@@ -123,11 +150,13 @@ def last_good(states: Path, before: int | None = None) -> tuple[Checkpoint | Non
         WeightsError: There are some, and none is good.
     """
     problems: list[str] = []
-    for iteration in sorted(_iterations(states), reverse=True):
+    found = [(iteration, states / f"{iteration}.state") for iteration in _iterations(states)]
+    found += [(iteration, path) for iteration, path in _mmengines(states)]
+    for iteration, path in sorted(found, reverse=True):
         if before is not None and iteration > before:
             continue
         try:
-            return open_checkpoint(states / f"{iteration}.state"), problems
+            return open_checkpoint(path), problems
         except WeightsError as error:
             problems.append(str(error))
     if problems and before is None:
@@ -149,6 +178,9 @@ def remove_after(states: Path, iteration: int) -> None:
     for later in _iterations(states):
         if later > iteration:
             remove(states, later)
+    for later, path in _mmengines(states):
+        if later > iteration:
+            path.unlink(missing_ok=True)
 
 
 def remove(states: Path, iteration: int) -> None:
@@ -161,6 +193,12 @@ def remove(states: Path, iteration: int) -> None:
 
 def _iterations(states: Path) -> Iterator[int]:
     return (int(path.stem) for path in states.glob("*.state") if path.stem.isdigit())
+
+
+def _mmengines(states: Path) -> list[tuple[int, Path]]:
+    """mmengine's checkpoints of the run, by their iterations."""
+    named = ((path.stem.removeprefix("iter_"), path) for path in states.parent.glob(f"iter_*{MMENGINE}"))
+    return [(int(number), path) for number, path in named if number.isdigit()]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

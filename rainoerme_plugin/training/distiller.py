@@ -19,7 +19,7 @@ from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.schedule import StepWeights
 from ..distillation.step import Criterion, DistillationStep, distillation_gradients
 from ..errors import OptionError, RainOerMeError, described, one_line
-from ..options import BackboneOptions, DistillationTrainOptions
+from ..options import BackboneOptions, StepOptions
 from ..processes import rank_and_world
 from .skips import Skips
 
@@ -33,7 +33,7 @@ class Distiller:
         network: What is trained, or its wrapper that lets processes exchange gradients.
         bare: The network itself.
         criterion: The loss of two batches of images.
-        options: ``train`` of the option file.
+        options: How; keys of ``train`` in option files.
         skips: Counts the steps that are left out.
         warn: Is told what is given up.
 
@@ -46,7 +46,7 @@ class Distiller:
         network: nn.Module,
         bare: nn.Module,
         criterion: Criterion,
-        options: DistillationTrainOptions,
+        options: StepOptions,
         skips: Skips,
         warn: Callable[[str], None],
     ) -> None:
@@ -206,7 +206,7 @@ def backbone_of(network: nn.Module, options: BackboneOptions | None) -> tuple[nn
     return network.backbone, options
 
 
-def check_trainable(network: nn.Module, kind: str, options: DistillationTrainOptions, batch: int | None) -> None:
+def check_trainable(network: nn.Module, kind: str, options: StepOptions, batch: int | None) -> None:
     """See whether a network can be trained with these options.
 
     Args:

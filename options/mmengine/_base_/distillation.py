@@ -1,0 +1,20 @@
+# The method, as options/distill.yml has it: its comments say what each key means.
+model = dict(
+    type="DistillationModel",
+    network=dict(type="RainOerMeNet", channels=16, detail_layers=3),
+    loss=dict(type="SSIMLoss"),
+    distillation=dict(preset="rain200l", warmup=400),
+    precision="float32",  # bfloat16: on CPUs, too; float16: on GPUs without bfloat16
+    accumulation=1,  # parts that a batch is gone through in
+    nonfinite_limit=10,
+    tile="auto",
+)
+
+optim_wrapper = dict(
+    constructor="OptionOptimWrapper",  # groups and settings as under BasicSR
+    optimizer=dict(type="Adam", lr=5e-4, betas=(0.5, 0.999)),
+)
+param_scheduler = dict(
+    type="OptionSchedule", by_epoch=False, scheduler=dict(type="LinearDecayLR", start=10000, end=20000)
+)
+train_cfg = dict(type="EndlessTrainLoop", max_iters=20000, val_interval=1000)

@@ -1,0 +1,12 @@
+# The demo (basicsr prepare demo): photographs that scikit-image ships, with rendered rain, on a CPU in some minutes.
+# It scores the pairs that the demo is tested on, which are in no training image.
+_base_ = "distill_cpu.py"
+
+train_dataloader = dict(
+    dataset=dict(dataroot_rainy="datasets/demo/rainy", dataroot_clean="datasets/demo/clean", label=dict(window=[1, 5]))
+)
+val_dataloader = dict(dataset=dict(_delete_=True, type="PairedRainDataset", dataroot="datasets/demo/test"))
+model = dict(distillation=dict(warmup=300))
+param_scheduler = dict(scheduler=dict(start=600, end=1200))
+train_cfg = dict(max_iters=1200, val_interval=600)
+default_hooks = dict(ema=dict(decay=0.99), checkpoint=dict(interval=300))

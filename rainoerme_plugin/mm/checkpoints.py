@@ -1,0 +1,120 @@
+"""mmengine's checkpoints, made such that they load safely, here and with BasicSR's engine, and derain as they are.
+
+Beside what mmengine saves, one holds the network as BasicSR's checkpoints do (``params``, ``params_ema`` and further
+parts; the tensors are the same, and are stored once), the number of skipped steps, and the state of the first
+process's random generators. Only tensors and plain types are in it: PyTorch loads it with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from torch import Tensor
+
+from ..processes import rank_and_world
+from ..training.checkpoints import Checkpoint
+from ..training.random_states import random_states, set_random_states
+from ..weights import find_state_dict, read_checkpoint
+from .hooks import model_of
+from .model import DistillationModel
+
+EMA = "module."
+"""What mmengine's averaged models put before names."""
+
+
+class SafeCheckpointHook(Hook):
+    """Makes mmengine's checkpoints what this module says.
+
+    Args:
+        options: Of the option file that the run was begun with, if it was.
+    """
+
+    # After EMAHook has put the running mean in the place of the weights.
+    priority = "VERY_LOW"
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self._options = options
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Save what a run that was asked to end has come to."""
+        if not getattr(runner.train_loop, "stopping", False):
+            return
+        name = f"iter_{runner.iter + 1}.pth"
+        runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
+        if rank_and_world()[0] == 0:
+            file = Path(runner.work_dir) / name
+            (file.parent / "last_checkpoint").write_text(str(file))  # where mmengine looks for it
+            runner.logger.info(f"asked to stop: saved {file}; resume goes on from there")
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        hub = checkpoint["message_hub"]
+        # (NumPy's float64 is a float to isinstance.)
+        plain = {name: value for name, value in hub["runtime_info"].items() if type(value) in (int, float, str, bool)}
+        # Its buffers of past losses are objects, which nothing safe loads; the log has the losses.
+        checkpoint["message_hub"] = {
+            "log_scalars": {},
+            "runtime_info": plain,
+            "resumed_keys": {name: True for name in plain if hub["resumed_keys"].get(name)},
+        }
+        model = model_of(runner)
+        checkpoint["distillation"] = model.more_state()
+        checkpoint["random"] = [random_states(next(model.parameters()).device)]
+        if self._options is not None:
+            checkpoint["options"] = dict(self._options)
+        if "state_dict" not in checkpoint:  # DeepSpeed has its own files for the network
+            return
+        averaged = checkpoint.get("ema_state_dict")
+        states = {"params": checkpoint["state_dict"]}
+        if averaged is not None:
+            # EMAHook has exchanged them.
+            plain_state = {name.removeprefix(EMA): value for name, value in averaged.items() if name.startswith(EMA)}
+            states = {"params": plain_state, "params_ema": checkpoint["state_dict"]}
+        for key, state in states.items():
+            for ending, part in model.parts_of(state).items():
+                checkpoint[key + ending] = part
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if not getattr(runner, "_resume", False):
+            return
+        model = model_of(runner)
+        model.set_more_state(checkpoint.get("distillation") or {})
+        states = checkpoint.get("random") or []
+        if len(states) == rank_and_world()[1]:
+            set_random_states(states[rank_and_world()[0]], next(model.parameters()).device)
+
+
+def as_mmengine(checkpoint: Checkpoint, model: DistillationModel) -> dict[str, Any]:
+    """A checkpoint of BasicSR's engine as mmengine's runners resume it.
+
+    Raises:
+        WeightsError: It holds no weights of this network.
+    """
+    state, file = checkpoint.state, checkpoint.network("net_g")
+    saved = read_checkpoint(file)
+
+    def whole(key: str) -> dict[str, Tensor]:
+        main, where = find_state_dict(saved, file, key)
+        parts = {"": main, **{ending: saved.get(where + ending) or {} for ending in model.prefixes() if ending}}
+        before = model.prefixes()
+        return {before[ending] + name: value for ending, part in parts.items() for name, value in part.items()}
+
+    own = dict(state.get("model") or {})
+    found: dict[str, Any] = {
+        "meta": {"epoch": 0, "iter": checkpoint.iteration},
+        "message_hub": {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}},
+        "state_dict": whole("params"),
+        "optimizer": state["optimizers"][0],
+        "param_schedulers": state["schedulers"],
+        "distillation": own,
+        "collapse_guard": own.pop("guard", None),
+        "random": state.get("random") or [],
+    }
+    if "params_ema" in saved:
+        averaged = {EMA + name: value for name, value in found["state_dict"].items()}
+        found["ema_state_dict"] = {"steps": torch.tensor(checkpoint.iteration), **averaged}
+        found["state_dict"] = whole("params_ema")
+    return found

@@ -1,0 +1,101 @@
+"""What mmengine's evaluators measure: derained images against clean ones, and the rainy ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from ..data.images import RGB, Rounding, to_image
+from ..metrics.protocols import psnr, ssim
+from ..registered.metrics import Figures, mean, score
+
+
+class _ImageMetric(BaseMetric):
+    """Means of figures of whole images; those of the rainy images, which do not change, are found once."""
+
+    def __init__(self, rounding: Rounding = "round", collect_device: str = "cpu", prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self._rounding: Rounding = rounding
+        self._rainy: dict[str, float] | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        for sample in data_samples:
+            clean: Tensor | None = sample.get("clean")
+            if clean is None:
+                continue
+            derained, rainy, wanted = to_image(sample["derained"], self._rounding), None, to_image(clean)
+            if self._rainy is None:
+                rainy = self._figures(to_image(sample["rainy"]), wanted)
+            self.results.append(Figures(self._figures(derained, wanted), rainy or {}))
+
+    def compute_metrics(self, results: list[Figures]) -> dict[str, float]:
+        means = mean([Figures(*each) for each in results])  # mmengine makes plain tuples of them
+        if means is None:
+            return {}
+        if self._rainy is None:
+            self._rainy = means.rainy
+        return {**means.derained, **{f"rainy/{name}": value for name, value in self._rainy.items()}}
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        found: dict[str, float] = super().evaluate(size)
+        if self._rainy is None and found:  # in the processes that are only told
+            start = f"{self.prefix}/rainy/" if self.prefix else "rainy/"
+            self._rainy = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
+        return found
+
+    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+        raise NotImplementedError
+
+
+class DerainingMetric(_ImageMetric):
+    """PSNR in dB and SSIM under a named protocol, of derained and of rainy images that have a clean version.
+
+    Figures are called ``PROTOCOL/psnr``, ``PROTOCOL/ssim``, ``PROTOCOL/rainy/psnr``, ``PROTOCOL/rainy/ssim``.
+
+    Args:
+        protocol: matlab_y, matlab_y_uint8, basicsr_y, opencv_y or rgb (`metrics.protocols`).
+        rounding: Of derained images to 8 bits: ``round`` or ``floor``.
+        collect_device: Where processes exchange figures.
+        prefix: None: the protocol.
+    """
+
+    def __init__(
+        self,
+        protocol: str = "matlab_y",
+        rounding: Rounding = "round",
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(rounding, collect_device, prefix or protocol)
+        self.protocol = protocol
+
+    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+        return {"psnr": psnr(image, clean, self.protocol), "ssim": ssim(image, clean, self.protocol)}
+
+
+class OptionMetrics(_ImageMetric):
+    """``val.metrics`` of an option file, by BasicSR's registry.
+
+    Args:
+        metrics: By name, ``type`` and arguments.
+        rounding, collect_device, prefix: As of `DerainingMetric`.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, dict[str, Any]],
+        rounding: Rounding = "round",
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(rounding, collect_device, prefix)
+        self._metrics = metrics
+
+    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+        from ..plugin import register
+
+        register()
+        return score(image, clean, self._metrics)

@@ -1,0 +1,156 @@
+"""Hooks: the weight schedule, the running mean of the weights, the collapse guard, pictures to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseAveragedModel, is_model_wrapper
+from torch import Tensor, nn
+
+from ..data.images import to_image, write_image
+from ..data.panels import PANEL_ROWS, panel, picture_of, stages_of
+from ..distillation.collapse import CollapseGuard
+from ..distillation.ema import move_mean, ramped_decay
+from ..errors import OptionError
+from ..options import GuardOptions, read_section
+from ..processes import mean_of_processes, rank_and_world
+from .model import DistillationModel
+
+
+def model_of(runner: Any) -> DistillationModel:
+    """The runner's model, out of its wrapper.
+
+    Raises:
+        OptionError: It is another.
+    """
+    model = runner.model
+    while not isinstance(model, DistillationModel):
+        if not (is_model_wrapper(model) or hasattr(model, "module")):
+            raise OptionError(f"these hooks are for a DistillationModel; the config has a {type(model).__name__}")
+        model = model.module
+    return model
+
+
+class ScheduleHook(Hook):
+    """Tells the model the number of each iteration, and what its losses weigh in it (`distillation.schedule`).
+
+    Args:
+        seed: Of what the schedule draws; None: the runner's.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._seed = seed
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        model = model_of(runner)
+        model.skips.folder = Path(runner.work_dir) / "nonfinite"
+        model.iteration = runner.iter + 1
+        seed = runner.seed if self._seed is None else self._seed
+        model.weights = model.schedule.at(model.iteration, seed=int(seed or 0))
+
+
+class RampedEMA(BaseAveragedModel):
+    """The running mean of the weights that BasicSR's engine keeps, for mmengine's ``EMAHook``.
+
+    In a config: ``custom_hooks = [dict(type='EMAHook', ema_type='RampedEMA', decay=0.999)]``.
+
+    Args:
+        model: What is averaged.
+        decay: How much of the mean stays in an iteration, in (0, 1), once it has been reached (`ramped_decay`).
+        interval, device, update_buffers: As of every averaged model; only the first two may differ from the defaults.
+
+    Raises:
+        ValueError: ``decay`` is out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        decay: float = 0.999,
+        interval: int = 1,
+        device: Any = None,
+        update_buffers: bool = False,
+    ) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay of RampedEMA must be between 0 and 1, got {decay}")
+        super().__init__(model, interval, device, update_buffers=False)
+        self.decay = decay
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
+        averaged_param.lerp_(source_param, 1 - ramped_decay(self.decay, steps + 1))
+
+    def update_parameters(self, model: nn.Module) -> None:
+        self.steps += 1
+        steps = int(self.steps)
+        if steps % self.interval == 0:
+            move_mean(self.module, model, ramped_decay(self.decay, steps))
+
+
+class CollapseGuardHook(Hook):
+    """Ends a run that only copies its input, as `CollapseGuard` finds.
+
+    Args:
+        options: ``train.collapse_guard`` of option files: interval, patience, hard_loss.
+
+    Raises:
+        CollapseError: In training, when it has happened.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, **options: Any) -> None:
+        guard = read_section(GuardOptions, options, "CollapseGuardHook")
+        self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        model = model_of(runner)
+        if self.guard is not None and model.last is not None and model.weights is not None and model.weights.hard > 0:
+            self.guard.check(model.last, model.iteration, mean_of_processes)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if self.guard is not None:
+            checkpoint["collapse_guard"] = self.guard.state_dict()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if self.guard is not None and checkpoint.get("collapse_guard"):
+            self.guard.load_state_dict(checkpoint["collapse_guard"])
+
+
+class PanelHook(Hook):
+    """Shows, at every validation, the last training crops in all their stages and the first test images.
+
+    They go to the runner's visualiser: into ``vis_data/vis_image`` and, if it has such a backend, to TensorBoard.
+
+    Args:
+        rows: Test images that are shown; 0: none, and no crops.
+        save_images: Write every derained image, too, to ``visualization`` in the run's folder.
+        rounding: Of derained images to 8 bits.
+    """
+
+    priority = "BELOW_NORMAL"
+
+    def __init__(self, rows: int = PANEL_ROWS, save_images: bool = False, rounding: Any = "round") -> None:
+        self._rows, self._save_images, self._rounding = rows, save_images, rounding
+
+    def before_val(self, runner: Any) -> None:
+        step = model_of(runner).last
+        if self._rows and step is not None and rank_and_world()[0] == 0:
+            picture = panel(stages_of(step), min_width=160)
+            runner.visualizer.add_image("training", picture, step=runner.iter)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        for sample in outputs or ():
+            stem = Path(sample.path).stem
+            if batch_idx < self._rows and rank_and_world()[0] == 0:
+                clean = None if sample.clean is None else sample.clean[None]
+                picture = picture_of(sample.rainy[None], sample.derained[None], clean)
+                runner.visualizer.add_image(
+                    f"{getattr(runner.val_loop, 'name', 'val')}_{stem}", picture, step=runner.iter
+                )
+            if self._save_images:
+                file = Path(runner.work_dir) / "visualization" / stem / f"{stem}_{runner.iter}.png"
+                write_image(file, to_image(sample.derained, self._rounding))

@@ -1,0 +1,137 @@
+"""Loops: training on an endless stream of samples that can be entered anywhere, and several validation sets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, ValLoop
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..data.device import DeviceBatches
+from ..processes import rank_and_world
+from ..training.random_states import undisturbed
+from ..training.sampler import StreamSampler
+from ..training.signals import Agreement, Signals
+
+FAR = 10**12
+"""More samples than a run can see."""
+
+
+class EndlessSampler(Sampler[int]):
+    """The sample numbers of BasicSR's engine: 0, 1, 2 ... in batches, which processes take in turn.
+
+    Args:
+        dataset: `UnpairedRain`, whose samples are numbered without end.
+        batch_size: Samples a process takes of each step; that of the data loader.
+        seed: What mmengine tells every sampler; of no use here, for the data set has its own.
+
+    Attributes:
+        first: The first iteration, from 0.
+    """
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, seed: int | None = None) -> None:
+        self.batch_size, self.first = batch_size, 0
+
+    def __iter__(self) -> Iterator[int]:
+        rank, world = rank_and_world()
+        return iter(StreamSampler(self.first * self.batch_size * world, FAR, self.batch_size, rank, world))
+
+    def __len__(self) -> int:
+        return FAR // self.batch_size
+
+
+class EndlessTrainLoop(IterBasedTrainLoop):
+    """``IterBasedTrainLoop`` that resumes at the right sample at once, and saves when it is asked to end.
+
+    SIGINT and SIGTERM (what clusters send before they take a machine away) are heard between two iterations: all
+    processes stop at the same one, `SafeCheckpointHook` saves it, and ``KeyboardInterrupt`` ends the run. Data sets
+    with ``source: device`` lie on the device.
+
+    Attributes:
+        stopping: Whether the iteration that is computed is the last one, because the run was asked to end.
+    """
+
+    stopping = False
+
+    def run(self) -> torch.nn.Module:
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        batches = self._batches()
+        agreement = Agreement()
+        with Signals(patience=2.0) as signals:
+            while self._iter < self._max_iters and not self.stop_training:
+                self.runner.model.train()
+                batch = next(batches)
+                self.stopping = agreement.reached(signals.received)
+                self.run_iter(batch)
+                if self.stopping:
+                    raise KeyboardInterrupt
+                self._decide_current_val_interval()
+                if (
+                    self.runner.val_loop is not None
+                    and self._iter >= self.val_begin
+                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+                ):
+                    with undisturbed():
+                        self.runner.val_loop.run()
+            agreement.close()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _batches(self) -> Iterator[Any]:
+        sampler = getattr(self.dataloader, "sampler", None)
+        if not isinstance(sampler, EndlessSampler):
+            print_log("EndlessTrainLoop resumes exactly with sampler=dict(type='EndlessSampler') only", "current",
+                      logging.WARNING)  # fmt: skip
+            return iter(self.dataloader_iterator)
+        sampler.first = self._iter
+        if getattr(self.dataloader.dataset, "on_device", False):
+            return iter(DeviceBatches(self.dataloader.dataset, sampler, sampler.batch_size, torch.device(get_device())))
+        # The parent class has begun one at the first sample, and its workers.
+        getattr(self.dataloader_iterator._iterator, "_shutdown_workers", lambda: None)()
+        return iter(self.dataloader)
+
+
+class SeveralValLoop(ValLoop):
+    """``ValLoop`` over several data sets, one after the other; their metrics need prefixes to tell them apart.
+
+    Args:
+        runner, dataloader, evaluator: Of the first.
+        name: Of the first, for pictures.
+        others: ``name``, ``dataloader`` and ``evaluator`` of each further one.
+
+    Attributes:
+        name: Of the one that is gone through.
+    """
+
+    dataloader: Any
+    evaluator: Any
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: DataLoader[Any] | dict[str, Any],
+        evaluator: Evaluator | dict[str, Any] | list[Any],
+        name: str = "val",
+        others: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator)
+        self.name = name
+        self._sets = {name: (self.dataloader, self.evaluator)}
+        for other in others:
+            loop = ValLoop(runner, other["dataloader"], other["evaluator"])
+            self._sets[other["name"]] = loop.dataloader, loop.evaluator
+
+    def run(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, (dataloader, evaluator) in self._sets.items():
+            self.name, self.dataloader, self.evaluator = name, dataloader, evaluator
+            found.update(super().run())
+        return found

@@ -1,0 +1,52 @@
+"""mmengine's Runner, on CPUs too where several processes train, and going on from checkpoints of both engines."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.runner import Runner
+
+from ..processes import join_processes
+from ..training.checkpoints import open_checkpoint
+from .checkpoints import as_mmengine
+from .hooks import model_of
+
+
+class DistillationRunner(Runner):
+    """In a config: ``runner_type = 'DistillationRunner'``; ``Runner`` does on one device, and on several GPUs.
+
+    Processes that torchrun started join by gloo where there is no GPU, which mmengine's own way does not, and find each
+    other when torchrun starts them again. ``load_from`` and ``resume`` take a ``.state`` file of BasicSR's engine.
+    """
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        if self.launcher in ("pytorch", "slurm") and not is_distributed():
+            asked = env_cfg.get("dist_cfg") or {}
+            patience = timedelta(seconds=asked.get("timeout", 1800))
+            _, _, local_rank = join_processes(self.launcher, get_device(), asked.get("port"), patience)
+            if get_device() == "cuda":
+                torch.cuda.set_device(local_rank)
+        super().setup_env(env_cfg)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable[..., Any] = "cpu",
+        strict: bool = False,
+        revise_keys: list[tuple[str, str]] = [(r"^module.", "")],  # noqa: B006 - mmengine's own
+    ) -> dict[str, Any]:
+        if not str(filename).endswith(".state"):
+            found: dict[str, Any] = super().load_checkpoint(filename, map_location, strict, revise_keys)
+            return found
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "converted.pth"
+            torch.save(as_mmengine(open_checkpoint(Path(filename)), model_of(self)), file)
+            converted: dict[str, Any] = super().load_checkpoint(str(file), map_location, strict, revise_keys)
+            return converted

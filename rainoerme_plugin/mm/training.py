@@ -1,0 +1,195 @@
+"""Training by mmengine's Runner: of BasicSR's option files, and of mmengine's own configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import utils as device_of_mmengine
+from mmengine.registry import RUNNERS
+from mmengine.runner import find_latest_checkpoint
+
+from ..archs.adapt import is_out_of_memory
+from ..config import Request, parse_override
+from ..devices import keep_memory, pick_device
+from ..errors import CollapseError, OptionError, RainOerMeError, described
+from ..options import DistillationOptions, GuardOptions, read_section
+from ..processes import claimed, first_decides, leave_processes, losses_told
+from ..registry import DATASETS, MODELS
+from ..training.checkpoints import changes, last_good, open_checkpoint, remove_after
+from ..training.distiller import try_crop
+from ..training.opening import complete, open_folder, settle_seed
+from ..weights import load_weights, read_checkpoint, save_checkpoint, save_safetensors
+from .hooks import model_of
+from .runner import DistillationRunner
+from .translate import runner_config
+
+
+def train(request: Request) -> Path | None:
+    """Train as an option file (YAML) or a config of mmengine's (Python) says, from the start or the last checkpoint.
+
+    Returns:
+        The network's file; None in all processes but the first.
+
+    Raises:
+        RainOerMeError: What the user can mend, on one line.
+    """
+    if request.option_file.suffix == ".py":
+        return _train_config(request)
+    opt = complete(request, training=True)
+    runner_config(opt)  # for what it refuses
+    _compute_on(opt["device"])
+    with losses_told(opt["rank"], opt["world_size"]), claimed(Path(opt["path"]["log"])):
+        network = _train(opt)
+        leave_processes()
+    return network
+
+
+def _compute_on(device: str) -> None:
+    """Tell mmengine, which finds a device by itself and has no option for another."""
+    found = torch.device(device)
+    device_of_mmengine.DEVICE = found.type
+    if found.type == "cuda" and found.index is not None:
+        torch.cuda.set_device(found)
+    if found.type == "cpu":
+        keep_memory()
+
+
+def _train(opt: dict[str, Any]) -> Path | None:
+    states = Path(opt["path"]["training_states"])
+    found, problems = first_decides(lambda: _last(opt, states))
+    checkpoint = open_checkpoint(found) if found else None
+    settle_seed(opt, (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None)
+    notes = [*opt["warnings"], *(f"passed over: {problem}" for problem in problems)]
+    if checkpoint is not None and "options" in checkpoint.state:
+        differences = changes(checkpoint.state["options"], opt["asked"])
+        notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
+    keep, went_back, warmup = checkpoint is not None, 0, None
+    while True:
+        runner = _runner(runner_config(_with_warmup(opt, warmup)), opt, found, keep)
+        for note in notes:
+            runner.logger.warning(note)
+        try:
+            runner.train()
+        except CollapseError as error:
+            went_back += 1
+            found, warmup = _retreat(opt, error, went_back)
+            notes, keep = [f"{error} Going back to {found or 'the start'}, with the warm-up until {warmup}"], True
+            settle_seed(opt)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise RainOerMeError(
+                    f"out of memory on {opt['device']}; lower datasets.train.batch_size_per_gpu or crop_size, or raise "
+                    "train.accumulation, and go on with --auto_resume"
+                ) from error
+            raise
+        else:
+            return _latest(opt, runner)
+
+
+def _last(opt: Mapping[str, Any], states: Path) -> tuple[Path | None, list[str]]:
+    if opt["auto_resume"]:
+        checkpoint, problems = last_good(states)
+        return (checkpoint.path if checkpoint else None), problems
+    named = opt["path"].get("resume_state")
+    return (Path(named) if named else None), []
+
+
+def _with_warmup(opt: dict[str, Any], warmup: int | None) -> dict[str, Any]:
+    own = deepcopy(opt)
+    if warmup is not None:
+        own["train"]["distillation"] = {**(own["train"].get("distillation") or {}), "warmup": warmup}
+    return own
+
+
+def _retreat(opt: Mapping[str, Any], error: CollapseError, went_back: int) -> tuple[Path | None, int]:
+    """The last checkpoint before a collapse, None to begin anew, and how long the warm-up is then.
+
+    Raises:
+        CollapseError: The options say to stop, or it has happened too often.
+    """
+    guard = read_section(GuardOptions, opt["train"].get("collapse_guard") or {}, "train.collapse_guard")
+    if guard.policy == "stop" or went_back > guard.times:
+        raise error
+
+    def find() -> tuple[Path | None, int]:
+        states = Path(opt["path"]["training_states"])
+        good, _ = last_good(states, before=error.sound)
+        remove_after(states, good.iteration if good else 0)
+        return (good.path, good.iteration) if good else (None, 0)
+
+    path, iteration = first_decides(find)
+    asked = read_section(DistillationOptions, opt["train"].get("distillation") or {}, "train.distillation")
+    start = iteration if path else asked.build().warmup
+    return path, start + went_back * guard.longer_warmup
+
+
+def _runner(config: dict[str, Any], opt: dict[str, Any], checkpoint: Path | None, keep: bool) -> DistillationRunner:
+    """The runner; data and model are made first, so that what is wrong with them shows while an older run is there."""
+    parts = deepcopy(config)
+    try:
+        loader = parts["train_dataloader"]
+        loader["dataset"] = DATASETS.build(loader["dataset"])
+        parts["model"] = MODELS.build(parts["model"])
+        try_crop(parts["model"].network, loader["dataset"].crop_size)
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's network
+        if is_out_of_memory(error):
+            raise
+        raise OptionError(f"the model cannot be built: {described(error)}") from error
+    open_folder(opt, keep=keep)
+    first_decides(lambda: None)  # the folder is there for all
+    if checkpoint is not None:
+        parts.update(load_from=str(checkpoint), resume=True)
+    for name in ("custom_imports", "runner_type", "model_wrapper_cfg"):
+        parts.pop(name)
+    return DistillationRunner(**parts, cfg=Config(config))
+
+
+def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
+    """The network alone, where BasicSR's engine leaves it."""
+    if opt["rank"] != 0:
+        return None
+    saved = read_checkpoint(find_latest_checkpoint(runner.work_dir))
+    file = Path(opt["path"]["models"]) / "net_g_latest.pth"
+    save_checkpoint({key: value for key, value in saved.items() if key.startswith("params")}, file)
+    network = model_of(runner).network
+    load_weights(network, file)
+    save_safetensors(network, file.with_suffix(".safetensors"))
+    return file
+
+
+def _train_config(request: Request) -> Path | None:
+    """Train as a config of mmengine's says; whatever it imports is run."""
+    file = request.option_file
+    try:
+        config = Config.fromfile(file)
+        config.merge_from_dict(dict(parse_override(text) for text in request.overrides))
+    except RainOerMeError:
+        raise
+    except Exception as error:  # it is Python
+        raise OptionError(f"{file}: {described(error)}") from error
+    config.setdefault("work_dir", str(request.root / "experiments" / file.stem))
+    if request.launcher != "none":
+        config.launcher = request.launcher
+    if request.auto_resume:
+        config.resume = True
+    if request.device != "auto":
+        _compute_on(str(pick_device(request.device)))
+    kind = config.get("runner_type", "DistillationRunner")
+    try:
+        runner = RUNNERS.get(f"rainoerme_plugin.{kind}" if kind == "DistillationRunner" else kind).from_cfg(config)
+    except RainOerMeError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OptionError(f"{file}: {described(error)}") from error
+    runner.train()
+    saved = find_latest_checkpoint(runner.work_dir)
+    rank = runner.rank
+    leave_processes()
+    return Path(saved) if saved and rank == 0 else None
