@@ -4,4 +4,4 @@
 #       -opt options/mmengine/distill_ddp.py
 _base_ = "distill.py"
 
-model_wrapper_cfg = dict(type="DistributedDistillation")
+model_wrapper_cfg = dict(type="rainoerme_plugin.DistributedDistillation")

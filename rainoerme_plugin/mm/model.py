@@ -229,8 +229,13 @@ class DistillationModel(BaseModel):
 class DistributedDistillation(MMDistributedDataParallel):
     """`DistillationModel` in several processes, on GPUs or CPUs: each stage goes through DDP, as with BasicSR.
 
-    In a config: ``model_wrapper_cfg = dict(type='DistributedDistillation')``.
+    In a config: ``model_wrapper_cfg = dict(type='rainoerme_plugin.DistributedDistillation')``.
     """
+
+    def __init__(self, module: DistillationModel, device_ids: list[int] | None = None, **options: Any) -> None:
+        # mmengine numbers devices whatever they are, and DDP wants none on CPUs.
+        on_gpu = next(module.parameters()).device.type == "cuda"
+        super().__init__(module=module, device_ids=device_ids if on_gpu else None, **options)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         model: DistillationModel = self.module

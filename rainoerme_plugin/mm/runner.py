@@ -20,7 +20,7 @@ from .hooks import model_of
 
 
 class DistillationRunner(Runner):
-    """In a config: ``runner_type = 'DistillationRunner'``; ``Runner`` does on one device, and on several GPUs.
+    """In a config: ``runner_type = 'rainoerme_plugin.DistillationRunner'``. ``Runner`` does on one device and on GPUs.
 
     Processes that torchrun started join by gloo where there is no GPU, which mmengine's own way does not, and find each
     other when torchrun starts them again. ``load_from`` and ``resume`` take a ``.state`` file of BasicSR's engine.

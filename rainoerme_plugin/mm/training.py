@@ -181,9 +181,8 @@ def _train_config(request: Request) -> Path | None:
         config.resume = True
     if request.device != "auto":
         _compute_on(str(pick_device(request.device)))
-    kind = config.get("runner_type", "DistillationRunner")
     try:
-        runner = RUNNERS.get(f"rainoerme_plugin.{kind}" if kind == "DistillationRunner" else kind).from_cfg(config)
+        runner = RUNNERS.build(config) if "runner_type" in config else DistillationRunner.from_cfg(config)
     except RainOerMeError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:

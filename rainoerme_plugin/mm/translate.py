@@ -29,7 +29,7 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "default_scope": SCOPE,
         "custom_imports": {"imports": [f"{SCOPE}.mm"]},
-        "runner_type": "DistillationRunner",
+        "runner_type": f"{SCOPE}.DistillationRunner",
         "work_dir": path["log"],
         "experiment_name": opt["name"],
         "launcher": "pytorch" if opt["dist"] else "none",
@@ -46,7 +46,7 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
             **{key: value for key, value in train.items() if key in StepOptions.model_fields},
         },
         "model_wrapper_cfg": {
-            "type": "DistributedDistillation",
+            "type": f"{SCOPE}.DistributedDistillation",
             "find_unused_parameters": opt.get("find_unused_parameters", False),
         },
         "optim_wrapper": {"optimizer": options.optim_g, "constructor": "OptionOptimWrapper"},

@@ -1,7 +1,7 @@
 # What every run has: where classes are found, hooks, logs. Nothing here depends on the data or the machine.
 custom_imports = dict(imports=["rainoerme_plugin.mm"])
 default_scope = "rainoerme_plugin"  # names are looked up there first, then in mmengine
-runner_type = "DistillationRunner"  # Runner, and gloo where several processes train on CPUs
+runner_type = "rainoerme_plugin.DistillationRunner"  # Runner, and gloo where several processes train on CPUs
 
 randomness = dict(seed=0)
 env_cfg = dict(cudnn_benchmark=True)
