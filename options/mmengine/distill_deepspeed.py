@@ -1,5 +1,6 @@
-# DeepSpeed's ZeRO (pip install deepspeed): optimiser states and gradients are shared out, the network in bfloat16.
-# It needs GPUs. Checkpoints are folders, which resume here, and only here.
+# DeepSpeed's ZeRO: optimiser states and gradients are shared out. It needs GPUs, and pip install 'deepspeed<0.19'
+# (mmengine 0.10.7 imports what later ones have not). Checkpoints are folders, which resume here and only here; the
+# network alone lies beside each, as network_N.pth.
 #
 #   torchrun --nproc-per-node 8 -m rainoerme_plugin train --engine mmengine --launcher pytorch \
 #       -opt options/mmengine/distill_deepspeed.py
@@ -10,6 +11,5 @@ strategy = dict(
     type="DeepSpeedStrategy",
     zero_optimization=dict(stage=2),
     train_micro_batch_size_per_gpu=8,  # the data loader's batch_size
-    zero_allow_untested_optimizer=True,
 )
 optim_wrapper = dict(type="DeepSpeedOptimWrapper")

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..processes import rank_and_world
 from ..training.checkpoints import Checkpoint
 from ..training.random_states import random_states, set_random_states
-from ..weights import find_state_dict, read_checkpoint
+from ..weights import checkpoint_of, find_state_dict, read_checkpoint, save_checkpoint
 from .hooks import model_of
 from .model import DistillationModel
 
@@ -65,7 +65,8 @@ class SafeCheckpointHook(Hook):
         checkpoint["random"] = [random_states(next(model.parameters()).device)]
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
-        if "state_dict" not in checkpoint:  # DeepSpeed has its own files for the network
+        if "state_dict" not in checkpoint:
+            self._save_beside(runner, model, checkpoint["meta"]["iter"])
             return
         averaged = checkpoint.get("ema_state_dict")
         states = {"params": checkpoint["state_dict"]}
@@ -76,6 +77,13 @@ class SafeCheckpointHook(Hook):
         for key, state in states.items():
             for ending, part in model.parts_of(state).items():
                 checkpoint[key + ending] = part
+
+    @staticmethod
+    def _save_beside(runner: Any, model: DistillationModel, iteration: int) -> None:
+        """The network as a file of its own, where DeepSpeed makes a folder of its own kind."""
+        shared_out = any(hasattr(parameter, "ds_id") for parameter in model.parameters())  # ZeRO's third stage
+        if rank_and_world()[0] == 0 and not shared_out:
+            save_checkpoint(checkpoint_of(model.network, "params"), Path(runner.work_dir) / f"network_{iteration}.pth")
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         if not getattr(runner, "_resume", False):
