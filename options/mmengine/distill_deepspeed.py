@@ -13,3 +13,4 @@ strategy = dict(
     train_micro_batch_size_per_gpu=8,  # the data loader's batch_size
 )
 optim_wrapper = dict(type="DeepSpeedOptimWrapper")
+default_hooks = dict(safe_checkpoint=dict(network_every=1000))

@@ -31,16 +31,21 @@ class SafeCheckpointHook(Hook):
 
     Args:
         options: Of the option file that the run was begun with, if it was.
+        network_every: Save the network alone every so many iterations and at the end, too, as ``network_N.pth``: where
+            checkpoints are folders that only DeepSpeed reads. 0: never.
     """
 
     # After EMAHook has put the running mean in the place of the weights.
     priority = "VERY_LOW"
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self._options = options
+    def __init__(self, options: Mapping[str, Any] | None = None, network_every: int = 0) -> None:
+        self._options, self._network_every = options, network_every
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save what a run that was asked to end has come to."""
+        """Save the network alone, and what a run that was asked to end has come to."""
+        every = self._network_every
+        if every and (self.every_n_train_iters(runner, every) or self.is_last_train_iter(runner)):
+            self._save_network(runner)
         if not getattr(runner.train_loop, "stopping", False):
             return
         name = f"iter_{runner.iter + 1}.pth"
@@ -49,6 +54,13 @@ class SafeCheckpointHook(Hook):
             file = Path(runner.work_dir) / name
             (file.parent / "last_checkpoint").write_text(str(file))  # where mmengine looks for it
             runner.logger.info(f"asked to stop: saved {file}; resume goes on from there")
+
+    @staticmethod
+    def _save_network(runner: Any) -> None:
+        network = model_of(runner).network
+        shared_out = any(hasattr(parameter, "ds_id") for parameter in network.parameters())  # ZeRO's third stage
+        if rank_and_world()[0] == 0 and not shared_out:
+            save_checkpoint(checkpoint_of(network, "params"), Path(runner.work_dir) / f"network_{runner.iter + 1}.pth")
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         hub = checkpoint["message_hub"]
@@ -65,9 +77,6 @@ class SafeCheckpointHook(Hook):
         checkpoint["random"] = [random_states(next(model.parameters()).device)]
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
-        if "state_dict" not in checkpoint:
-            self._save_beside(runner, model, checkpoint["meta"]["iter"])
-            return
         averaged = checkpoint.get("ema_state_dict")
         states = {"params": checkpoint["state_dict"]}
         if averaged is not None:
@@ -77,13 +86,6 @@ class SafeCheckpointHook(Hook):
         for key, state in states.items():
             for ending, part in model.parts_of(state).items():
                 checkpoint[key + ending] = part
-
-    @staticmethod
-    def _save_beside(runner: Any, model: DistillationModel, iteration: int) -> None:
-        """The network as a file of its own, where DeepSpeed makes a folder of its own kind."""
-        shared_out = any(hasattr(parameter, "ds_id") for parameter in model.parameters())  # ZeRO's third stage
-        if rank_and_world()[0] == 0 and not shared_out:
-            save_checkpoint(checkpoint_of(model.network, "params"), Path(runner.work_dir) / f"network_{iteration}.pth")
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         if not getattr(runner, "_resume", False):
