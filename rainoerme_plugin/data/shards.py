@@ -82,6 +82,10 @@ class Whole:
     images: int
     names: str
 
+    def encoded(self) -> bytes:
+        """The contents of `RECORD`."""
+        return json.dumps(asdict(self)).encode()
+
 
 def whole_of(names: Sequence[str], content: str) -> Whole:
     """The data set of these images, all of them.
@@ -172,9 +176,7 @@ def write_shard(
         _check_alike(root / there.name, _read_record(root / there.name), whole, f"part {part} is to be")
     if part in found:
         return
-    yield from write_lmdb(
-        root / part.name, images, capacity, decoded=decoded, more={RECORD: json.dumps(asdict(whole)).encode()}
-    )
+    yield from write_lmdb(root / part.name, images, capacity, decoded=decoded, more={RECORD: whole.encoded()})
 
 
 def _parts_in(root: Path) -> tuple[set[Part], set[Part]]:
