@@ -33,6 +33,7 @@ from bench_filters import photograph
 from measure import emit, say, spread
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.data import lmdb_store
 from rainoerme_plugin.data.images import RGB, write_image
 from rainoerme_plugin.data.labels import SoftLabels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
@@ -41,7 +42,7 @@ from rainoerme_plugin.data.sources import FolderSource, open_source
 from rainoerme_plugin.data.unpaired import UnpairedRain
 
 OPTIONS = Path(__file__).parent.parent / "options"
-PARTS = ("labels", "training", "exchange", "shards", "storage", "memory")
+PARTS = ("labels", "training", "exchange", "shards", "cold", "storage", "memory")
 SIDES = {"rain": "Rain100L/train/rain", "clean": "clean", "real rain": "real_rain", "SPA": "SPA/rain"}
 
 
@@ -229,6 +230,36 @@ def write_as(source: FolderSource, store: Path, parts: int) -> None:
             pass
 
 
+def bench_cold(root: Path, count: int) -> None:
+    """Milliseconds that a crop takes from a decoded LMDB of which nothing is in memory, and from one that is."""
+    for height, width in ((256, 256), (600, 800)):
+        store = root / f"{width}.lmdb"
+        images = [photograph(height, width, seed) for seed in range(10)]
+        files = ((f"{number}.png", images[number % 10]) for number in range(100))
+        for _ in write_lmdb(store, files, 100 * (3 * width + 3) * height + 2_000_000, decoded=True):
+            pass
+        source, random = open_source(store), np.random.default_rng(0)
+        handle = os.open(store / "data.mdb", os.O_RDONLY)
+        os.fsync(handle)
+        times: dict[str, list[float]] = {"cold": [], "warm": []}
+        for _ in range(count):
+            index, top, left = (int(random.integers(most)) for most in (100, height - CROP + 1, width - CROP + 1))
+            lmdb_store._close_all()  # what is mapped stays in memory
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            for found in times.values():
+                start = time.perf_counter()
+                source.crop(index, top, left, CROP, CROP).sum()
+                found.append(1e3 * (time.perf_counter() - start))
+        os.close(handle)
+        emit(
+            "scaling_cold",
+            CPU,
+            width=width,
+            height=height,
+            **{f"{name}_ms": spread(found) for name, found in times.items()},
+        )
+
+
 # --- bytes a pixel ---
 
 
@@ -331,6 +362,8 @@ def main() -> None:
                 together(exchange, 2, root / part / "store", 10 if quick else 300)
             elif part == "shards":
                 bench_shards(root / part, repeats, 0.3 if quick else 2, quick)
+            elif part == "cold":
+                bench_cold(root / part, 10 if quick else 200)
             elif part == "storage" and data:
                 bench_storage(Path(data), root / part, 5 if quick else 200)
             elif part == "memory":
