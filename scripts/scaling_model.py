@@ -1,6 +1,7 @@
 """Training on 1 to 64 GPUs on paper: the time of a step, efficiency, hours, and what the input must bring.
 
-    python scripts/scaling_model.py --step SECONDS [--plot docs/images/scaling.png] [--json]
+    python scripts/scaling_model.py --step SECONDS [--json]
+    python scripts/scaling_model.py --step SECONDS --plot docs/images/scaling.png --into docs/scaling.md
 
 Prints Markdown tables. What is assumed is an argument each, and printed with the tables. Every GPU has the same batch,
 so N of them make 1/N of the steps on as many samples; that they train as well then is not modelled.
@@ -19,6 +20,7 @@ GPUS = (1, 8, 16, 32, 64)
 PAGE = 4096
 PLACEHOLDER_STEP = 0.010
 """Seconds; made up, until a GPU's is measured (scripts/bench_gpu.sh)."""
+MARKS = ("<!-- model: from scripts/scaling_model.py --into, not by hand -->\n", "<!-- end of model -->\n")
 RECIPE = 360_000 * 8
 """Samples of options/rain200l.yml."""
 DATA_SETS = {"SPA-Data": (638_492, 256, 256), "ten million": (10_000_000, 600, 800)}
@@ -159,6 +161,16 @@ def report(given: Assumptions) -> str:
     return f"Step of one GPU: {1e3 * given.step:.2f} ms{flag(given)}\n\n{steps}\n\n{times}\n\nAssumed: {assumed}."
 
 
+def put_into(text: str, tables: str) -> str:
+    """The text of a document with what is between its `MARKS` replaced."""
+    begin, end = MARKS
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"expected the lines {begin.strip()!r} and {end.strip()!r} in the document")
+    return f"{before}{begin}\n{tables}\n\n{end}{after}"
+
+
 def plot(given: Assumptions, file: Path) -> None:
     """Efficiency and input over the number of GPUs."""
     import matplotlib
@@ -170,7 +182,9 @@ def plot(given: Assumptions, file: Path) -> None:
     found = list(rows(given, counts))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8))
     left.plot(counts, [row.efficiency for row in found], "o-", label="exchange after the step", markersize=4)
-    left.plot(counts, [row.overlapped_efficiency for row in found], "s--", label="gradients beside it", markersize=4)
+    left.plot(
+        counts, [row.overlapped_efficiency for row in found], "s--", label="beside the backward pass", markersize=4
+    )
     left.set_ylim(0, 1.05)
     left.set(title=f"Model: one GPU's step {1e3 * given.step:.3g} ms{flag(given)}", xlabel="GPUs", ylabel="efficiency")
     left.axvline(given.per_node, color="#8c8c8c", linewidth=1, linestyle=":")
@@ -198,15 +212,18 @@ def main() -> None:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(value), default=value, help=f"(default: {value:g})")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it there")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the tables there, between its marks")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each number of GPUs, no tables")
     arguments = vars(parser.parse_args())
-    file, lines = arguments.pop("plot"), arguments.pop("json")
+    file, document, lines = (arguments.pop(name) for name in ("plot", "into", "json"))
     given = Assumptions(**arguments)
     if lines:
         for row in rows(given):
             print(json.dumps({"benchmark": "scaling_model", **asdict(row), "assumptions": asdict(given)}))
     else:
         print(report(given))
+    if document:
+        document.write_text(put_into(document.read_text(), report(given)))
     if file:
         plot(given, file)
 

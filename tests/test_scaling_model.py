@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from scaling_model import Assumptions, all_reduce, bytes_of_crop, hours, input_of, report, rows
+from scaling_model import MARKS, Assumptions, all_reduce, bytes_of_crop, hours, input_of, put_into, report, rows
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "scaling_model.py"
 ROUND = Assumptions(
@@ -75,3 +75,12 @@ def test_every_assumption_is_an_argument(tmp_path: Path) -> None:
     assert lines[0]["step"] == lines[0]["assumptions"]["step"] == 0.1
     assert lines[1]["assumptions"]["per_node"] == 4
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_the_tables_of_a_document_are_replaced() -> None:
+    begin, end = MARKS
+    assert put_into(f"a\n{begin}old\n{end}b\n", "new") == f"a\n{begin}\nnew\n\n{end}b\n"
+    with pytest.raises(SystemExit, match="expected the lines"):
+        put_into(f"a\n{begin}b\n", "new")
+    docs = SCRIPT.parent.parent / "docs" / "scaling.md"
+    assert put_into(docs.read_text(), "new").count("| ---") < docs.read_text().count("| ---")
