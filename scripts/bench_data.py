@@ -193,11 +193,16 @@ def bench_wait(root: Path, step: float, steps: int) -> None:
 # --- memory ---
 
 
-def make_lmdb(root: Path, count: int) -> None:
-    """An LMDB in BasicSR's layout of ``count`` small images under names like SPA-Data's, written plainly."""
+def name_of(number: int) -> str:
+    """Like SPA-Data's."""
+    return f"{number // 500:04}/spa_pair_{number:07}"
+
+
+def make_lmdb(root: Path, numbers: range) -> None:
+    """An LMDB in BasicSR's layout of small images of these numbers, written plainly."""
     ramp = np.add.outer(np.arange(136), np.arange(136))[..., None] // np.array([2, 3, 4])
     value = cv2.imencode(".png", ramp.astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
-    names = [f"{number // 500:04}/spa_pair_{number:07}" for number in range(count)]
+    names = [name_of(number) for number in numbers]
     environment = lmdb.open(str(root), map_size=1 << 40, sync=False)
     with environment.begin(write=True) as transaction:
         for name in names:
@@ -245,7 +250,7 @@ def bench_memory(root: Path, sizes: Iterable[int], count: int) -> None:
         for name in ("rainy", "clean"):
             if not (folder / f"{name}.lmdb" / "meta_info.txt").exists():
                 (folder / f"{name}.lmdb").mkdir(parents=True, exist_ok=True)
-                make_lmdb(folder / f"{name}.lmdb", size)
+                make_lmdb(folder / f"{name}.lmdb", range(size))
         command = [sys.executable, __file__, "--measure-memory", str(folder), str(count)]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         emit("data_memory", CPU, images=size, batches=count, **json.loads(found))

@@ -1,12 +1,13 @@
 """Check images, make soft labels, pack LMDBs, make the demo data set.
 
-All of it may be interrupted and run again: what is done stays done.
+All of it may be interrupted and run again: what is done stays done. Labels and LMDBs may be made in parts, by processes
+on many machines that know nothing of each other (docs/scaling.md).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from ..errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from ..data.images import RGB
-    from ..data.sources import ImageSource, Sizes
+    from ..data.shards import Part
+    from ..data.sources import FileSource, ImageSource, LmdbSource, Sizes
 
 DEFAULT_LABEL = {"type": "opening"}
 """The filter of options/distill.yml."""
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     decoded_help = "in an LMDB, uncompressed: some times the size, and crops are read without decoding an image"
     for part in (labels, pack):
         part.add_argument("--decoded", action="store_true", help=decoded_help)
+    part_help = "only the K-th of N parts of the images, K from 1; NAME.lmdb is then a folder of N shards"
+    for part in (labels, pack):
+        part.add_argument("--part", dest="of_parts", metavar="K/N", help=part_help)
 
     demo = parts.add_parser("demo", help="make the demo data set: scikit-image's photographs, with rendered rain")
     place = Path("datasets/demo")
@@ -93,8 +98,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _labels(arguments: argparse.Namespace) -> int:
     from ..config import parse_yaml
-    from ..data.labels import SoftLabels, kept_labels
-    from ..data.sources import is_lmdb, open_source
+    from ..data.labels import SoftLabels, kept_labels, label_names
+    from ..data.sources import in_threads, is_lmdb, open_source
     from ..options import LabelOptions, read_section
     from ..progress import track
 
@@ -107,19 +112,30 @@ def _labels(arguments: argparse.Namespace) -> int:
     coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
-    rainy = open_source(arguments.rainy)
+    rainy: FileSource | LmdbSource = open_source(arguments.rainy)
     if not (arguments.output or arguments.cache):
         raise OptionError(
             "give -o OUT or --cache DIR: where the labels go. Training needs neither, it makes them as it goes"
         )
-    if arguments.decoded and not (arguments.output and is_lmdb(arguments.output)):
+    packed = arguments.output is not None and is_lmdb(arguments.output)
+    if arguments.decoded and not packed:
         raise OptionError("--decoded is for an LMDB: -o NAME.lmdb")
+    part = _part(arguments)
+    names = label_names(rainy) if arguments.output else rainy.names
+    numbers = part.of(len(rainy)) if part else range(len(rainy))
+    if part:
+        rainy = rainy.pick(numbers)
     labels: ImageSource = SoftLabels(rainy, coarse_filter)
     if arguments.cache:
         labels = kept_labels(rainy, coarse_filter, arguments.cache, track)
-    if arguments.output:
-        _write_labels(labels, arguments.output, arguments.decoded, f"soft labels ({coarse_filter.key})")
-    print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}")
+    content = f"soft labels ({coarse_filter.key})"
+    if packed:
+        made = in_threads(lambda index: (names[numbers[index]], labels.read(index)), range(len(labels)), ahead=16)
+        capacity = _decoded_size(labels.sizes(track))
+        _pack(made, len(labels), arguments.output, capacity, arguments.decoded, content, names, part)
+    elif arguments.output:
+        _write_labels(labels, names[numbers.start : numbers.stop], arguments.output, content)
+    print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}{_of(part)}")
     return 0
 
 
@@ -127,52 +143,70 @@ def _lmdb(arguments: argparse.Namespace) -> int:
     from ..data.sources import FolderSource, in_threads
     from ..progress import track
 
-    source = FolderSource(arguments.folder)
+    part, output = _part(arguments), arguments.output
+    if part and output.suffix != ".lmdb":
+        raise OptionError(f"--part {part}: the shards' folder must be called NAME.lmdb, got -o {output}")
+    source: FileSource = FolderSource(arguments.folder)
+    names = source.names
+    if part:
+        source = source.pick(part.of(len(source)))
     files = in_threads(lambda index: (source.names[index], source.encoded(index)), range(len(source)), ahead=16)
     if arguments.decoded:
         capacity = _decoded_size(source.sizes(track))
     else:
         capacity = sum(path.stat().st_size + 8192 for path in source.paths)
-    _pack(files, len(source), arguments.output, capacity, arguments.decoded, f"packing {arguments.output}")
-    print(f"{len(source)} images in {arguments.output}")
+    _pack(files, len(source), output, capacity, arguments.decoded, "images", names, part)
+    print(f"{len(source)} images in {output}{_of(part)}")
     return 0
 
 
-def _write_labels(labels: ImageSource, output: Path, decoded: bool, title: str) -> None:
-    """Write labels as PNGs into a folder, or into an LMDB, under their images' names."""
+def _part(arguments: argparse.Namespace) -> Part | None:
+    from ..data.shards import parse_part
+
+    return None if arguments.of_parts is None else parse_part(arguments.of_parts)
+
+
+def _of(part: Part | None) -> str:
+    return f", part {part}" if part else ""
+
+
+def _write_labels(labels: ImageSource, names: Sequence[str], output: Path, title: str) -> None:
+    """Write labels as PNGs of these names into a folder."""
     from ..data.images import write_image
-    from ..data.labels import label_names
-    from ..data.sources import in_threads, is_lmdb
+    from ..data.sources import in_threads
     from ..progress import track
 
-    names = label_names(labels)
-
-    def make(index: int) -> tuple[str, RGB]:
-        return names[index], labels.read(index)
-
     def write(index: int) -> None:
-        name, label = make(index)
         try:
-            write_image(output / name, label)
+            write_image(output / names[index], labels.read(index))
         except OSError as error:
-            raise DataError(f"cannot write the label {output / name}: {error.strerror}") from None
+            raise DataError(f"cannot write the label {output / names[index]}: {error.strerror}") from None
 
-    numbers = range(len(labels))
-    if is_lmdb(output):
-        made = in_threads(make, numbers, ahead=16)
-        _pack(made, len(labels), output, _decoded_size(labels.sizes(track)), decoded, title)
-        return
-    for _ in track(in_threads(write, numbers), len(labels), title):
+    for _ in track(in_threads(write, range(len(labels))), len(labels), title):
         pass
 
 
 def _pack(
-    images: Iterable[tuple[str, bytes | RGB]], count: int, output: Path, capacity: int, decoded: bool, title: str
+    images: Iterable[tuple[str, bytes | RGB]],
+    count: int,
+    output: Path,
+    capacity: int,
+    decoded: bool,
+    content: str,
+    names: Sequence[str],
+    part: Part | None,
 ) -> None:
+    """Write ``count`` images into an LMDB, or into the shard of a part; ``names`` are those of all parts."""
     from ..data.lmdb_store import write_lmdb
+    from ..data.shards import whole_of, write_shard
     from ..progress import track
 
-    for _ in track(write_lmdb(output, images, capacity, decoded=decoded), count, title):
+    if part is None:
+        written = write_lmdb(output, images, capacity, decoded=decoded)
+    else:
+        whole = whole_of(names, f"{content}, decoded" if decoded else content)
+        written = write_shard(output, part, whole, images, capacity, decoded)
+    for _ in track(written, count, f"{content} into {output}"):
         pass
 
 

@@ -49,7 +49,7 @@ def find_damage(path: Path) -> str | None:
     """
     if path.stat().st_size < 2 * (_PAGE.size + _META.size):
         return None
-    data = np.memmap(path, np.uint8, mode="r")
+    data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a plain array is sliced in less time
     first = _meta(data, 0)
     page_size = _TREE.unpack(first.free)[0]
     if first[:2] != (_MAGIC, _VERSION):

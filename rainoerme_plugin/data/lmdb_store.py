@@ -1,7 +1,8 @@
 """LMDB in BasicSR's layout: encoded images under their names up to the first dot, listed in ``meta_info.txt``.
 
 lmdb refuses to open one environment twice in a process, and an environment must not cross a fork: readers share one
-environment a path, opened when first used; they hold only its path, and all are closed before a fork.
+environment a path, opened when first used; they hold only its path, and all are closed before a fork. Of many, those
+that were used longest ago are closed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 import shutil
 import threading
 from array import array
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,9 +35,13 @@ _AHEAD = 16
 _LONGEST_KEY = 511
 """LMDB's limit, in bytes."""
 _SIZE = re.compile(r" \((\d{1,6}),(\d{1,6}),\d+\) \d+$")
+_MOST_OPEN = 128
+"""Environments; each is an open file, of which a process has 1024 as a rule."""
 _environments: dict[str, lmdb.Environment] = {}
+"""Those used last come last."""
 _lock = threading.Condition()
-_readers = 0
+_readers: Counter[str] = Counter()
+"""Threads that read from an environment; what nobody reads from is not in it."""
 
 
 def key_of(name: str) -> str:
@@ -63,26 +69,33 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def _environment(root: Path) -> Iterator[lmdb.Environment]:
     """The environment of a path, held open for a while."""
-    global _readers
+    key = os.path.realpath(root)
     with _lock:
-        environment = _open(root)
-        _readers += 1
+        environment = _open(root, key)
+        _readers[key] += 1
+        if len(_environments) > _MOST_OPEN:
+            spare = next((other for other in _environments if other not in _readers), None)
+            if spare is not None:
+                _environments.pop(spare).close()
     try:
         yield environment
     finally:
         with _lock:
-            _readers -= 1
+            _readers[key] -= 1
+            if not _readers[key]:
+                del _readers[key]
             _lock.notify_all()
 
 
-def _open(root: Path) -> lmdb.Environment:
-    key = os.path.realpath(root)
-    if key not in _environments:
+def _open(root: Path, key: str) -> lmdb.Environment:
+    environment = _environments.pop(key, None)
+    if environment is None:
         try:
-            _environments[key] = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
+            environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False)
         except (lmdb.Error, OSError) as error:
             raise DataError(f"{root}: cannot be opened as an LMDB ({error}); make it again") from None
-    return _environments[key]
+    _environments[key] = environment
+    return environment
 
 
 class LmdbReader:
@@ -182,6 +195,7 @@ def write_lmdb(
     capacity: int,
     commit_every: int = 256,
     decoded: bool = False,
+    more: Mapping[str, bytes] | None = None,
 ) -> Iterator[str]:
     """Write images into a new LMDB, yielding the name of each when it is written or found there.
 
@@ -195,6 +209,7 @@ def write_lmdb(
         commit_every: Images a transaction.
         decoded: Store uncompressed BMP files, which crops can be cut out of without decoding; else files are stored
             as they are, so that JPEGs stay as small as they were, and pixels as PNG.
+        more: Other files to put into its folder.
 
     Raises:
         RainOerMeError: Another process is writing it.
@@ -224,7 +239,8 @@ def write_lmdb(
             shutil.rmtree(partial)
             raise DataError(f"{partial} held images that are no longer in the folder; removed it, run again")
         # The data before the name: after a power cut the name must not stand for less. Commits are synced already.
-        write_whole(partial / META, bytes(meta), durable=True)
+        for name, data in {**(more or {}), META: bytes(meta)}.items():
+            write_whole(partial / name, data, durable=True)
         os.replace(partial, root)
         sync(root.parent)
 

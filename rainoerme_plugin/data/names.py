@@ -25,6 +25,18 @@ class Names(Sequence[str]):
         self._data = bytes(data)
         self._ends = np.array(ends, np.int64)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Names]) -> Names:
+        """The texts of all parts, one after the other; of one part, that."""
+        if len(parts) == 1:
+            return parts[0]
+        names = cls(())
+        names._data = b"".join(part._data for part in parts)
+        starts = np.cumsum([0, *(len(part._data) for part in parts)])
+        ends = (part._ends[1:] + start for part, start in zip(parts, starts[:-1], strict=True))
+        names._ends = np.concatenate([np.zeros(1, np.int64), *ends])
+        return names
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

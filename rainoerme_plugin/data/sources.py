@@ -18,6 +18,7 @@ from .bmp import crop_bmp
 from .images import RGB, SUFFIXES, decode_image, read_file, read_header
 from .lmdb_store import LmdbReader
 from .names import Names
+from .shards import check_count, shard_folders
 from .threads import Track as Track
 from .threads import in_threads as in_threads
 from .threads import untracked as untracked
@@ -146,29 +147,38 @@ class FolderSource(FileSource):
 
 
 class LmdbSource:
-    """The images of an LMDB in BasicSR's layout (``basicsr prepare lmdb`` makes one).
+    """The images of an LMDB in BasicSR's layout, in one piece or sharded (``basicsr prepare lmdb`` makes both).
 
     Sizes are those that its list of images tells. A crop of an uncompressed BMP file (``--decoded``) is cut out of
     the file; others are decoded.
 
     Raises:
-        DataError: It is missing, damaged or empty.
+        DataError: It is missing, damaged or empty, or a shard is.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self._reader = LmdbReader(root)
-        self.root = self._reader.root
-        self.names: Sequence[str] = self._reader.keys
-        self._sizes: Sizes = self._reader.sizes
+        self.root = user_path(root)
+        folders = shard_folders(self.root)
+        self._readers = [LmdbReader(folder) for folder in folders]
+        self.names: Sequence[str] = Names.joined([reader.keys for reader in self._readers])
+        self._sizes: Sizes = np.concatenate([reader.sizes for reader in self._readers])
+        counts = [len(reader.keys) for reader in self._readers]
+        self._shards = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        for reader in self._readers:
+            del reader.keys, reader.sizes  # joined by now: once is enough
+        check_count(self.root, folders, len(self))
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def _reader(self, index: int) -> LmdbReader:
+        return self._readers[self._shards[index]]
+
     def where(self, index: int) -> str:
-        return f"{self.root}:{self.names[index]}"
+        return f"{self._reader(index).root}:{self.names[index]}"
 
     def encoded(self, index: int) -> bytes:
-        return self._reader.get(self.names[index])
+        return self._reader(index).get(self.names[index])
 
     def sizes(self, track: Track[tuple[int, int]] = untracked) -> Sizes:
         unknown = np.flatnonzero(self._sizes.min(axis=1) == 0)
@@ -184,7 +194,7 @@ class LmdbSource:
         return decode_image(self.encoded(index), self.where(index))
 
     def crop(self, index: int, top: int, left: int, height: int, width: int) -> RGB:
-        with self._reader.view(self.names[index]) as data:
+        with self._reader(index).view(self.names[index]) as data:
             window = crop_bmp(data, top, left, height, width)
         if window is None:
             return cut(self.read(index), self.where(index), top, left, height, width)
@@ -194,7 +204,8 @@ class LmdbSource:
         """Some of the images, in the order of ``indices``."""
         picked = copy(self)
         picked.names = Names(self.names[index] for index in indices)
-        picked._sizes = self._sizes[np.asarray(indices, np.int64)]
+        numbers = np.asarray(indices, np.int64)
+        picked._sizes, picked._shards = self._sizes[numbers], self._shards[numbers]
         return picked
 
 

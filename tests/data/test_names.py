@@ -43,3 +43,10 @@ def test_they_take_their_own_bytes_and_eight_more() -> None:
     texts = [f"train/{number:06}.png" for number in range(5000)]
     assert len(pickle.dumps(Names(texts))) < 5000 * (len(texts[0]) + 8) + 1000
     assert sum(map(sys.getsizeof, texts)) > 3 * 5000 * len(texts[0])
+
+
+def test_joined_names_are_those_of_all_parts() -> None:
+    joined = Names.joined([Names(TEXTS[:2]), Names([]), Names(TEXTS[2:4]), Names(TEXTS[4:])])
+    assert list(joined) == TEXTS
+    assert joined[-1] == TEXTS[-1]
+    assert joined[1:4] == TEXTS[1:4]
