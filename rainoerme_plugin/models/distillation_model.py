@@ -22,10 +22,11 @@ from ..data.panels import show_rain
 from ..distillation.collapse import CollapseGuard
 from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
+from ..distillation.refinements import PAPER, OnDevice, StepRefinements
 from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_gradients
 from ..errors import OptionError, RainOerMeError, described, one_line
-from ..options import BackboneOptions, DistillationTrainOptions, Section, read_section
+from ..options import BackboneOptions, DistillationTrainOptions, Section, check_refinements, read_section
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
 from .lr_scheduler import LinearDecayLR
 from .skips import Skips
@@ -48,6 +49,9 @@ class DistillationModel(DerainingModel):
         self.check_network(self.get_bare_model(self.net_g), self.opt)
         self.net_g.train()
         self.schedule = options.distillation.build()
+        self.refinements = check_refinements(options)
+        self._refined: StepRefinements = PAPER
+        self._on_device = OnDevice(self.device)
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
         self.skips = Skips(options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite")
@@ -179,7 +183,10 @@ class DistillationModel(DerainingModel):
         frozen = self._frozen is not None and current_iter <= self._frozen[1]
         if self._frozen is not None:
             self._frozen[0].train(not frozen)
-        weights = self.schedule.at(current_iter, seed=int(self.opt.get("manual_seed") or 0))
+        seed = int(self.opt.get("manual_seed") or 0)
+        weights = self.schedule.at(current_iter, seed=seed)
+        batch, own_seed = len(self.images[0]), seed + 1_000_003 * self.opt["rank"]  # each process has its own rain
+        self._refined = self._on_device(self.refinements.at(current_iter, batch, own_seed, self._accumulation))
         step = self._gradients(weights, frozen)
         if self._frozen is not None and frozen:
             # Gradients are dropped, not switched off: DDP wants the same parameters in every iteration.
@@ -246,7 +253,7 @@ class DistillationModel(DerainingModel):
     def _gradients(self, weights: StepWeights, frozen: bool) -> DistillationStep:
         if self._graphs is not None:
             try:
-                return self._graphs(self.images, weights, state=frozen)
+                return self._graphs(self.images, weights, state=(frozen, *self._refined.kernels))
             except RuntimeError as error:
                 if isinstance(error, torch.cuda.OutOfMemoryError):
                     raise
@@ -268,6 +275,8 @@ class DistillationModel(DerainingModel):
                 weights,
                 self.criterion,
                 two_stages,
+                refined=self._refined,
+                teacher=self.net_g_ema if self._refined.needs_teacher else None,
                 parts=self._accumulation,
                 precision=self._precision,
                 scale=self.scaler.scale,
