@@ -46,8 +46,8 @@ def find_streaks(image: NDArray[Depth], share: float = 0.5) -> Streaks:
 
     Args:
         image: (H, W, 3), uint8 or uint16.
-        share: 0 to 1. Rain layers of Rain100L are 5 to 9 wide; of their photographs, whose textures count too, 0.5 gives
-            5 to 7 and 0.8 up to 13.
+        share: 0 to 1. Rain layers of Rain100L are 5 to 9 wide; of their photographs, whose textures count too, 0.5
+            gives 5 to 7, and 0.8 up to 13.
 
     Returns:
         Upright streaks of 3 pixels if there is nothing bright, narrow and long.
