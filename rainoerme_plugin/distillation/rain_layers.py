@@ -132,11 +132,11 @@ def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Images (B, C, H, W) read at ``matrix @ (x, y)``, in pixels from the centre; beyond the border, reflected."""
     height, width = images.shape[-2:]
     # affine_grid counts both axes from -1 to 1, however long they are.
-    stretch = matrices.new_ones(2, 2)
+    stretch = images.new_ones(2, 2, dtype=torch.float32)
     stretch[0, 1].fill_(height / width)
     stretch[1, 0].fill_(width / height)
     with torch.autocast(images.device.type, enabled=False):
-        theta = F.pad(matrices * stretch, (0, 1))
+        theta = F.pad(matrices.float() * stretch, (0, 1))
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         # Bicubic: streaks are a pixel or two wide, and the mean of two neighbours would halve them.
         warped = F.grid_sample(images.float(), grid, mode="bicubic", padding_mode="reflection", align_corners=False)

@@ -93,11 +93,12 @@ class StepRefinements(NamedTuple):
         return torch.lerp(label, derained.clamp(0, 1), torch.as_tensor(self.label_share).to(label))
 
     def hard_factor(self, rain_energy: Tensor, label_energy: Tensor) -> Tensor:
-        """By what the hard weight is multiplied: 1 once enough rain is found, 0 while there is none; a scalar.
+        """By what the hard weight is multiplied: 1 once enough rain is found, 0 below half of that; a scalar.
 
-        It is min(1, rain_energy / (rain_share * label_energy)).
+        It is 2 * rain_energy / (rain_share * label_energy) - 1, in [0, 1]. Below the half the soft loss is alone, so
+        that whatever pulls towards no rain has no pull there.
         """
-        return (rain_energy / (self.rain_share * label_energy).clamp(min=1e-12)).clamp(max=1)
+        return (2 * rain_energy / (self.rain_share * label_energy).clamp(min=1e-12) - 1).clamp(0, 1)
 
 
 PAPER = StepRefinements()
@@ -113,8 +114,9 @@ class Refinements:
         variation: Of the rain layers.
         teacher: What the running mean of the weights teaches.
         confidence: Weighs the soft loss by how far the labels can be trusted; None trusts them everywhere.
-        rain_share: The hard loss counts in full once the rain layers hold this share of what the soft labels take
-            out, and in proportion before, so that training cannot stay where no rain is found. 0: always in full.
+        rain_share: The hard loss counts in full while the rain layers hold this share of what the soft labels take
+            out (`rain_energy` of both), and not at all while they hold less than half of it, so that training cannot
+            stay where no rain is found. 0: always in full.
 
     Raises:
         ValueError: A number is out of range.
