@@ -108,7 +108,7 @@ def test_runs_are_trained_killed_ones_are_told_and_go_on(tmp_path: Path) -> None
     guard = ["train.collapse_guard.interval=1", "train.collapse_guard.patience=1", "train.collapse_guard.hard_loss=100"]
     variants = {"base": [], "bad": [*guard, "train.distillation.warmup=2"]}
     grid.write_text(yaml.safe_dump({"base": options.name, "variants": variants, "seeds": [0], "iterations": 4}))
-    common = (grid, "--root", tmp_path / "out", "--device", "cpu", "--validations", 2)
+    common = (grid, "--root", tmp_path / "out", "--device", "cpu", "--validations", 2, "logger.keep_checkpoints=9")
     misspelt = run(*common, "train.distillation.rian.flip=true")
     assert misspelt.returncode == 2
     assert "did you mean 'rain'" in misspelt.stderr

@@ -56,6 +56,10 @@ class DistillationModel(DerainingModel):
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
         self.skips = Skips(options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite")
         self.criterion = build_loss(options.loss_opt).to(self.device)
+        if self.refinements.confidence and "weight" not in inspect.signature(self.criterion.forward).parameters:
+            raise OptionError(
+                f"train.distillation.confidence: {options.loss_opt['type']} takes no weights; SSIMLoss and SumLoss do"
+            )
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
             self.net_g_ema = deepcopy(self.get_bare_model(self.net_g))
