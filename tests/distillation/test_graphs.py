@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
-from rainoerme_plugin.distillation.graphs import WARMUP, GraphedGradients, Images
 from rainoerme_plugin.distillation.confidence import Confidence
+from rainoerme_plugin.distillation.graphs import WARMUP, GraphedGradients, Images
 from rainoerme_plugin.distillation.rain_layers import RainVariation
 from rainoerme_plugin.distillation.refinements import OnDevice, Refinements, Teacher
 from rainoerme_plugin.distillation.schedule import StepWeights
