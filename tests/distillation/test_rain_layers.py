@@ -120,6 +120,9 @@ def test_draws_stay_in_their_ranges_and_fill_them() -> None:
         angle = torch.rad2deg(torch.atan2(drawn[:, start + 6], drawn[:, start + 4]))
         assert -20.001 < angle.min() < -19.5
         assert 19.5 < angle.max() < 20.001
+        matrices = drawn[:, start + 4 : start + 8].reshape(-1, 2, 2)
+        turned = matrices @ matrices.transpose(1, 2) * size[:, None, None] ** 2  # the identity, of a turn
+        torch.testing.assert_close(turned, torch.eye(2).double().expand_as(turned), atol=1e-5, rtol=0)
     assert abs(float((drawn[:, 9] > 0).double().mean()) - 0.5) < 0.04
 
 
