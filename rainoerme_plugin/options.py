@@ -10,8 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .distillation.filters import FILTERS, CoarseFilter, build_filter
+from .distillation.coarse import CoarseFilter
+from .distillation.confidence import Confidence
+from .distillation.filters import FILTERS, build_filter
+from .distillation.rain_layers import RainVariation
+from .distillation.refinements import Refinements, Teacher
 from .distillation.schedule import PRESETS, Schedule
+from .distillation.synthesis import Blend
 from .errors import OptionError, brief, nearest
 
 
@@ -128,6 +133,12 @@ class LabelOptions(Section):
     diameter: Width | None = None
     sigma_color: Number | None = None
     sigma_space: Number | None = None
+    shortest: Width | None = None
+    longest: Width | None = None
+    share: Number | None = None
+    wider: Annotated[Count, Field(le=255)] | None = None
+    filters: Annotated[list[LabelOptions], Field(max_length=32)] | None = None
+    lost_weight: Number | None = None
 
     def build(self, key: str = "label") -> CoarseFilter | None:
         """The filter, or None for a folder of ready-made labels.
@@ -135,7 +146,7 @@ class LabelOptions(Section):
         Raises:
             OptionError: There is no such filter, or it does not take these arguments.
         """
-        arguments = {name: value for name, value in self.model_dump(exclude={"type"}).items() if value is not None}
+        arguments = self.model_dump(exclude={"type"}, exclude_none=True)
         if self.type == "folder":
             if set(arguments) != {"path"}:
                 given = ", ".join(arguments) or "nothing"
@@ -191,6 +202,12 @@ class UnpairedRainOptions(LoaderOptions):
                 f"{self.batch_size_per_gpu} crops of {self.crop_size}x{self.crop_size} pixels are more than any "
                 "machine can train on at once; lower batch_size_per_gpu or crop_size"
             )
+        kind = FILTERS.get(self.label.type)
+        if kind is not None and kind.whole_image and self.source == "files" and self.label_cache is None:
+            raise ValueError(
+                f"a label of type {self.label.type} is made from the whole image, which is too slow for every crop: "
+                "name a folder in label_cache, or take source: memory"
+            )
         return self
 
 
@@ -212,6 +229,61 @@ class SingleRainOptions(LoaderOptions):
     limit: Positive | None = None
 
 
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class RainOptions(Section):
+    """``train.distillation.rain``: how rain layers are varied and put before clean images."""
+
+    blend: Blend = "add"
+    move: bool = False
+    flip: bool = False
+    upturn: bool = False
+    turn: Number = 0.0
+    strength: Pair = [1.0, 1.0]
+    size: Pair = [1.0, 1.0]
+    two: Number = 0.0
+
+    def build(self) -> RainVariation:
+        """The variation."""
+        values: dict[str, Any] = self.model_dump(exclude={"blend"})
+        pairs = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return RainVariation(**{**values, **pairs})
+
+
+class TeacherOptions(Section):
+    """``train.distillation.teacher``: what the running mean of the weights teaches."""
+
+    rain: Literal["student", "ema"] = "student"
+    start: Count = 0
+    label_weight: Number = 0.0
+    label_start: Count = 0
+    label_ramp: Positive = 1000
+
+    def build(self) -> Teacher:
+        """The teacher."""
+        return Teacher(**{**self.model_dump(), "rain": self.rain == "ema"})
+
+
+class ConfidenceOptions(Section):
+    """``train.distillation.confidence``; the defaults of `Confidence`."""
+
+    enabled: bool = False
+    length: Annotated[Positive, Field(le=255)] = 9
+    slack: Annotated[Count, Field(le=15)] = 1
+    tolerance: Number = 0.05
+    floor: Number = 0.2
+
+    def build(self) -> Confidence | None:
+        """The weights, or None if labels are trusted everywhere."""
+        confidence = Confidence(**self.model_dump(exclude={"enabled"}))
+        return confidence if self.enabled else None
+
+
+REFINEMENTS = {"rain", "teacher", "confidence", "rain_share"}
+"""Keys of ``train.distillation`` that say what is done beyond the paper; the others are the schedule's."""
+
+
 class DistillationOptions(Section):
     """``train.distillation``: a preset of the paper, and what differs from it."""
 
@@ -222,6 +294,28 @@ class DistillationOptions(Section):
     hard_max: Number | None = None
     gain_range: Annotated[list[Whole], Field(min_length=2, max_length=2)] | None = None
     gain_start: Count | None = None
+    soft_min: Number | None = None
+    rain: RainOptions = RainOptions()
+    teacher: TeacherOptions = TeacherOptions()
+    confidence: ConfidenceOptions = ConfidenceOptions()
+    rain_share: Number = 0.0
+
+    def refinements(self) -> Refinements:
+        """What is done beyond the paper.
+
+        Raises:
+            OptionError: A number is out of range.
+        """
+        parts: dict[str, Any] = {"variation": self.rain, "teacher": self.teacher, "confidence": self.confidence}
+        key = ""
+        try:
+            for name, section in parts.items():
+                key = ".rain" if section is self.rain else f".{name}"
+                parts[name] = section.build()
+            key = ""
+            return Refinements(blend=self.rain.blend, rain_share=self.rain_share, **parts)
+        except ValueError as error:
+            raise OptionError(f"train.distillation{key}: {error}") from None
 
     def build(self) -> Schedule:
         """The schedule.
@@ -230,7 +324,11 @@ class DistillationOptions(Section):
             OptionError: A number is out of range.
         """
         preset = PRESETS[self.preset]
-        changes = {name: value for name, value in self.model_dump(exclude={"preset"}).items() if value is not None}
+        changes = {
+            name: value
+            for name, value in self.model_dump(exclude={"preset", *REFINEMENTS}).items()
+            if value is not None
+        }
         if "gain_range" in changes:
             changes["gain_range"] = tuple(changes["gain_range"])
         try:
@@ -280,3 +378,17 @@ class DistillationTrainOptions(StepOptions):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     loss_opt: dict[str, Any] = {"type": "SSIMLoss"}
     collapse_guard: GuardOptions = GuardOptions()
+
+
+def check_refinements(train: DistillationTrainOptions) -> Refinements:
+    """What a run does beyond the paper, of all its options.
+
+    Raises:
+        OptionError: A number is out of range, or what is asked for needs another option.
+    """
+    refinements = train.distillation.refinements()
+    if refinements.teacher.is_needed and train.ema_decay == 0:
+        raise OptionError(
+            "train.distillation.teacher: the teacher is the running mean, which train.ema_decay: 0 is without"
+        )
+    return refinements

@@ -60,6 +60,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("dataset", "PairedRainDataset", f"{__package__}.registered.datasets:PairedRainDataset"),
     Entry("dataset", "SingleRainDataset", f"{__package__}.registered.datasets:SingleRainDataset"),
     Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss"),
+    # CharbonnierLoss is BasicSR's own name; that of losses.pixels, which gives the same, is for SumLoss.
+    Entry("loss", "GradientLoss", f"{__package__}.losses.pixels:GradientLoss"),
+    Entry("loss", "FrequencyLoss", f"{__package__}.losses.pixels:FrequencyLoss"),
+    Entry("loss", "SumLoss", f"{__package__}.losses.total:SumLoss"),
     Entry("metric", "derain_psnr", f"{__package__}.registered.metrics:derain_psnr"),
     Entry("metric", "derain_ssim", f"{__package__}.registered.metrics:derain_ssim"),
     Entry("model", "DistillationModel", f"{__package__}.models.distillation_model:DistillationModel"),

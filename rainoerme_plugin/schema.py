@@ -29,6 +29,7 @@ from .options import (
     Seed,
     UnpairedRainOptions,
     Whole,
+    check_refinements,
     read_section,
 )
 from .signatures import check_call, keys_read_by
@@ -215,6 +216,7 @@ def _check_training(
         section = read_section(declared, train, "train")
         if isinstance(section, DistillationTrainOptions):
             section.distillation.build()
+            check_refinements(section)
     else:
         _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
     for key, value in train.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..data.images import RGB
     from ..data.shards import Part
     from ..data.sources import FileSource, ImageSource, LmdbSource, Sizes
+    from ..distillation.coarse import CoarseFilter
 
 DEFAULT_LABEL = {"type": "opening"}
 """The filter of options/distill.yml."""
@@ -43,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("-o", "--output", type=Path, metavar="OUT", help=output_help)
     cache_help = "folder to keep them in under names of their own: for label_cache"
     labels.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
+    weights_help = "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label"
+    labels.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+    labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
+    labels.add_argument(
+        "--device", default="auto", metavar="D", help="with --weights: auto, cpu, cuda, cuda:1 ..., mps"
+    )
     labels.set_defaults(part_run=_labels)
 
     pack = parts.add_parser("lmdb", help="pack a folder of images into an LMDB in BasicSR's layout")
@@ -97,21 +104,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _labels(arguments: argparse.Namespace) -> int:
-    from ..config import parse_yaml
     from ..data.labels import SoftLabels, kept_labels, label_names
     from ..data.sources import in_threads, is_lmdb, open_source
-    from ..options import LabelOptions, read_section
     from ..progress import track
 
-    settings: dict[str, object] = {}
-    for text in arguments.settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
-        settings[key] = parse_yaml(value, f"'{text}'")
-    coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
-    if coarse_filter is None:
-        raise OptionError("label: 'type: folder' names labels that are made already")
+    coarse_filter = _network(arguments) if arguments.weights else _filter(arguments)
     rainy: FileSource | LmdbSource = open_source(arguments.rainy)
     if not (arguments.output or arguments.cache):
         raise OptionError(
@@ -137,6 +134,34 @@ def _labels(arguments: argparse.Namespace) -> int:
         _write_labels(labels, names[numbers.start : numbers.stop], arguments.output, content)
     print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}{_of(part)}")
     return 0
+
+
+def _filter(arguments: argparse.Namespace) -> CoarseFilter:
+    from ..config import parse_yaml
+    from ..options import LabelOptions, read_section
+
+    if arguments.flips:
+        raise OptionError("--flips is for labels by a network: give --weights, too")
+    settings: dict[str, object] = {}
+    for text in arguments.settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
+        settings[key] = parse_yaml(value, f"'{text}'")
+    coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
+    if coarse_filter is None:
+        raise OptionError("label: 'type: folder' names labels that are made already")
+    return coarse_filter
+
+
+def _network(arguments: argparse.Namespace) -> CoarseFilter:
+    from ..inference.derainer import load_derainer
+    from ..inference.labels import NetworkLabels
+
+    if arguments.settings:
+        raise OptionError(f"--weights makes the labels, so no filter can: leave out {arguments.settings[0]}")
+    derainer = load_derainer(arguments.weights, device=arguments.device)
+    return NetworkLabels(derainer, derainer.opened.sha256[:16], arguments.flips)
 
 
 def _lmdb(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..distillation.filters import CoarseFilter
+from ..distillation.coarse import CoarseFilter
 from ..errors import DataError
 from ..files import remove_leftovers, user_path, write_whole
 from .images import RGB, decode_image, encode_png

@@ -3,52 +3,23 @@
 A soft label must be free of rain; that it is blurred matters less, for the clean images teach the detail. No filter
 minds the order of the colours (RGB or BGR), and all continue the image over its border by reflection.
 
-Every filter is local: the label of a crop can be had without the image beyond `CoarseFilter.reach`.
+The filters of this module are local: the label of a crop can be had without the image beyond `CoarseFilter.reach`.
+Those of `adaptive` look at the whole image first.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .adaptive import AdaptiveFilter, BestFilter
+from .coarse import CoarseFilter, Depth
 from .rank import rank_filter
-
-Depth = TypeVar("Depth", np.uint8, np.uint16)
-"""Images are (H, W, 3) and use their type's whole range: 0-255 or 0-65535."""
-
-
-@dataclass(frozen=True)
-class CoarseFilter:
-    """A filter from a rainy image to its soft label; the subclasses hold their arguments."""
-
-    version: ClassVar[int] = 1
-    """Raised when the same arguments give other values, so that cached labels are made anew."""
-
-    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
-        """The soft label of ``image``, both (H, W, 3) of one size and type."""
-        raise NotImplementedError
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """How many rows and columns around a pixel its label depends on, at most.
-
-        A crop's part of the whole image's label is had from the crop with this margin, as far as the image goes.
-        """
-        raise NotImplementedError
-
-    @property
-    def key(self) -> str:
-        """A short text that names the filter with its arguments and version; part of a label's cache key."""
-        arguments = "-".join(_text(value) for value in asdict(self).values())
-        return f"{FILTER_NAMES[type(self)]}-{arguments}-v{self.version}"
-
-
-def _text(value: Any) -> str:
-    return "x".join(map(_text, value)) if isinstance(value, (tuple, list)) else f"{value:g}"
 
 
 def _check_window(window: tuple[int, int]) -> None:
@@ -67,6 +38,8 @@ class RankFilter(CoarseFilter):
     Streaks are brighter than what they cover, so a low percentile in a window wider than a streak leaves them out;
     a horizontal window follows from rain that falls. The values are those of `scipy.ndimage.percentile_filter`.
     """
+
+    name: ClassVar[str] = "rank"
 
     window: tuple[int, int] = (1, 7)
     percent: float = 35.0
@@ -90,6 +63,8 @@ class RankFilter(CoarseFilter):
 class MedianFilter(CoarseFilter):
     """The median of a window, per channel."""
 
+    name: ClassVar[str] = "median"
+
     window: tuple[int, int] = (5, 5)
 
     def __post_init__(self) -> None:
@@ -106,6 +81,8 @@ class MedianFilter(CoarseFilter):
 @dataclass(frozen=True)
 class OpeningFilter(CoarseFilter):
     """Morphological opening: removes what is bright and narrower than the window, and keeps wider shapes sharp."""
+
+    name: ClassVar[str] = "opening"
 
     window: tuple[int, int] = (1, 9)
 
@@ -134,6 +111,8 @@ class GuidedFilter(CoarseFilter):
         radius: Of the square window, in pixels.
         eps: What counts as an edge, as a variance of values in [0, 1]: flatter places are smoothed.
     """
+
+    name: ClassVar[str] = "guided"
 
     radius: int = 8
     eps: float = 0.01
@@ -166,6 +145,8 @@ class GuidedFilter(CoarseFilter):
 class BilateralFilter(CoarseFilter):
     """OpenCV's bilateral filter: ``sigma_color`` in grey levels (0-255), ``sigma_space`` in pixels; uint8 alone."""
 
+    name: ClassVar[str] = "bilateral"
+
     diameter: int = 9
     sigma_color: float = 75.0
     sigma_space: float = 5.0
@@ -189,18 +170,25 @@ class BilateralFilter(CoarseFilter):
         return radius, radius
 
 
-FILTERS: dict[str, type[CoarseFilter]] = {
-    "rank": RankFilter,
-    "opening": OpeningFilter,
-    "median": MedianFilter,
-    "guided": GuidedFilter,
-    "bilateral": BilateralFilter,
-}
-FILTER_NAMES = {filter_class: name for name, filter_class in FILTERS.items()}
+_ALL: tuple[type[CoarseFilter], ...] = (
+    RankFilter,
+    OpeningFilter,
+    MedianFilter,
+    GuidedFilter,
+    BilateralFilter,
+    AdaptiveFilter,
+    BestFilter,
+)
+FILTERS = {kind.name: kind for kind in _ALL}
+"""Those of this package, by the names of option files."""
+
+
+CANDIDATES = (*(OpeningFilter((1, width)) for width in (3, 5, 7, 9)), AdaptiveFilter())
+"""What `BestFilter` chooses from where nothing is said."""
 
 
 def build_filter(type: str, **arguments: Any) -> CoarseFilter:
-    """The filter of this name in `FILTERS`, with its arguments; lists become tuples.
+    """The filter of this name in `FILTERS`, with its arguments; lists become tuples, and mappings in them filters.
 
     Raises:
         ValueError: No such filter, an argument it does not have, or a value it does not take.
@@ -211,4 +199,12 @@ def build_filter(type: str, **arguments: Any) -> CoarseFilter:
     unknown = sorted(set(arguments) - set(names))
     if unknown:
         raise ValueError(f"the {type} filter has no argument '{unknown[0]}'; it has {', '.join(names)}")
-    return FILTERS[type](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+    if type == BestFilter.name:
+        arguments = {"filters": CANDIDATES, **arguments}
+    return FILTERS[type](**{k: _argument(v) for k, v in arguments.items()})
+
+
+def _argument(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return tuple(build_filter(**each) if isinstance(each, Mapping) else each for each in value)

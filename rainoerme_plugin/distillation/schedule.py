@@ -26,8 +26,8 @@ class Schedule:
     """Weights of the soft and the hard loss and the gain of the added rain, at iteration t (from 1).
 
     For t <= warmup: soft 1, hard 0. After it, with s = t - warmup:
-    soft = soft_decay / (s + soft_decay), hard = min(s / hard_ramp, hard_max), and for s > gain_start a gain drawn
-    from 1 + k/10, k uniform over the integers of gain_range; before, 1.
+    soft = max(soft_decay / (s + soft_decay), soft_min), hard = min(s / hard_ramp, hard_max), and for s > gain_start a
+    gain drawn from 1 + k/10, k uniform over the integers of gain_range; before, 1.
 
     Args:
         soft_decay: Iterations after which the soft loss counts half.
@@ -36,6 +36,7 @@ class Schedule:
         warmup: Iterations on the soft loss alone before the schedule starts. The paper has none.
         gain_range: The integers k, first and last; (0, 0) leaves the rain as it was found.
         gain_start: Iterations of the schedule before the gain varies.
+        soft_min: Where the soft weight stops falling. The paper's falls towards 0.
 
     Raises:
         ValueError: A number is out of range.
@@ -47,6 +48,7 @@ class Schedule:
     warmup: int = 0
     gain_range: tuple[int, int] = (0, 0)
     gain_start: int = 0
+    soft_min: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("soft_decay", "hard_ramp", "hard_max"):
@@ -55,6 +57,8 @@ class Schedule:
         for name in ("warmup", "gain_start"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.soft_min <= 1:
+            raise ValueError(f"soft_min must be from 0 to 1, got {self.soft_min}")
         low, high = self.gain_range
         if low > high or low < -10:
             raise ValueError(f"gain_range must be two integers, -10 <= first <= last, got {list(self.gain_range)}")
@@ -74,7 +78,9 @@ class Schedule:
         if step > self.gain_start and self.gain_range != (0, 0):
             gain += random.Random(f"gain {seed} {iteration}").randint(*self.gain_range) / 10
         return StepWeights(
-            soft=self.soft_decay / (step + self.soft_decay), hard=min(step / self.hard_ramp, self.hard_max), gain=gain
+            soft=max(self.soft_decay / (step + self.soft_decay), self.soft_min),
+            hard=min(step / self.hard_ramp, self.hard_max),
+            gain=gain,
         )
 
 

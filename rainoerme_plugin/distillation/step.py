@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .refinements import PAPER, StepRefinements
 from .schedule import StepWeights
-from .synthesis import add_rain
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""A loss of two batches of images, smaller is better; the paper's is 1 - SSIM."""
+Criterion = Callable[..., Tensor]
+"""A loss of two batches of images, smaller is better; the paper's is 1 - SSIM.
+
+With a confidence, ``criterion(image, target, weight=...)`` weighs places by (B, 1, H, W).
+"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def distillation_step(
     weights: StepWeights,
     criterion: Criterion,
     two_stages: bool | None = None,
+    refined: StepRefinements = PAPER,
+    teacher: nn.Module | None = None,
 ) -> DistillationStep:
     """Forward both stages through one network; the caller goes backward through ``loss``.
 
@@ -81,16 +86,35 @@ def distillation_step(
         criterion: Compares images.
         two_stages: Whether the second stage is computed; by default where the hard weight is above 0, which a
             weight on a GPU could only say by waiting for it.
+        refined: What is done beyond the paper.
+        teacher: Another network of the same kind, in evaluation mode, for those refinements that need one.
+
+    Raises:
+        ValueError: A refinement needs a teacher, and there is none.
     """
     if two_stages is None:
         two_stages = bool(weights.hard > 0)
     layers = network(rainy, layers=True)
-    soft_loss = criterion(rainy - layers.refined, label)
+    found, target = layers.refined, label
+    if refined.teacher_label or (refined.teacher_rain and two_stages):
+        if teacher is None:
+            raise ValueError("the teacher's rain or labels are asked for, but there is no teacher")
+        with torch.no_grad():
+            taught = teacher(rainy, layers=True)
+        if refined.teacher_rain:
+            found = taught.refined
+        if refined.teacher_label:
+            target = refined.mixed_label(label, rainy - taught.rain)
+    trust = {} if refined.confidence is None else {"weight": refined.confidence(rainy, label)}
+    soft_loss = criterion(rainy - layers.refined, target, **trust)
     loss = weights.soft * soft_loss
     if two_stages:
-        synthetic = add_rain(clean, layers.refined, weights.gain)
+        synthetic = refined.synthesise(clean, found, rainy, weights.gain)
         hard_loss = criterion(network(synthetic), clean)
-        loss = loss + weights.hard * hard_loss
+        hard = weights.hard
+        if refined.rain_share:
+            hard = hard * refined.hard_factor(rain_energy(layers.refined.detach()), rain_energy(rainy - label))
+        loss = loss + hard * hard_loss
     else:
         synthetic = clean
         hard_loss = soft_loss.new_zeros(())
@@ -115,6 +139,8 @@ def distillation_gradients(
     criterion: Criterion,
     two_stages: bool | None = None,
     *,
+    refined: StepRefinements = PAPER,
+    teacher: nn.Module | None = None,
     parts: int = 1,
     precision: torch.dtype | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
@@ -122,7 +148,7 @@ def distillation_gradients(
     """`distillation_step` forward and backward: the gradients are added to the parameters'.
 
     Args:
-        network, rainy, label, clean, weights, criterion, two_stages: As of `distillation_step`.
+        network, rainy, label, clean, weights, criterion, two_stages, refined, teacher: As of `distillation_step`.
         parts: Go through the batch in so many equal parts, one after the other: the same gradients (but for networks
             with batch statistics) in so much less memory.
         precision: ``torch.bfloat16`` or ``float16`` computes the network in it where PyTorch's autocast thinks it
@@ -144,7 +170,8 @@ def distillation_gradients(
         apart = isinstance(network, DistributedDataParallel) and number < parts
         with network.no_sync() if apart else nullcontext():  # type: ignore[operator]
             with torch.autocast(rainy.device.type, precision, enabled=precision is not None):
-                step = distillation_step(network, *chunk, weights, criterion, two_stages)
+                its_own = refined.part(number - 1, parts)
+                step = distillation_step(network, *chunk, weights, criterion, two_stages, its_own, teacher)
             backward(step.loss / parts)
         steps.append(step)
     return _joined(steps, rainy, label)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from .weighted import weighted_mean
+
 LARGEST_WINDOW = 1023
 """Of a loss, in pixels: the weights of a Gaussian that is as wide take no memory worth speaking of yet."""
 
@@ -131,6 +133,7 @@ class SSIMLoss(nn.Module):
         self.sigma = sigma
         self.data_range = data_range
 
-    def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        similarity = ssim(image, target, window=self.window, sigma=self.sigma, data_range=self.data_range)
-        return self.loss_weight * (1 - similarity)
+    def forward(self, image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss; ``weight`` (B, 1, H, W) says how much each place counts (`weighted_mean`)."""
+        similarity = ssim_map(image, target, window=self.window, sigma=self.sigma, data_range=self.data_range)
+        return self.loss_weight * (1 - weighted_mean(similarity, weight))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseAveragedModel, is_model_wrapper
 from torch import Tensor, nn
 
@@ -49,8 +49,18 @@ class ScheduleHook(Hook):
         model = model_of(runner)
         model.skips.folder = Path(runner.work_dir) / "nonfinite"
         model.iteration = runner.iter + 1
-        seed = runner.seed if self._seed is None else self._seed
-        model.weights = model.schedule.at(model.iteration, seed=int(seed or 0))
+        model.seed = int((runner.seed if self._seed is None else self._seed) or 0)
+        model.weights = model.schedule.at(model.iteration, seed=model.seed)
+        if model.options.distillation.refinements().teacher.is_needed:
+            model.teacher = self._mean(runner)
+
+    @staticmethod
+    def _mean(runner: Any) -> nn.Module:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                network: nn.Module = hook.ema_model.module.network
+                return network
+        raise OptionError("model.distillation.teacher: the teacher is the running mean: add an EMAHook")
 
 
 class RampedEMA(BaseAveragedModel):

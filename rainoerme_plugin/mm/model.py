@@ -18,6 +18,7 @@ from ..archs.catalogue import needs_of
 from ..archs.tiles import derain_tiled
 from ..data.images import as_floats
 from ..distillation.graphs import Images
+from ..distillation.refinements import OnDevice
 from ..distillation.schedule import StepWeights
 from ..distillation.step import DistillationStep, distillation_step
 from ..errors import OptionError
@@ -75,6 +76,7 @@ class DistillationModel(BaseModel):
     Attributes:
         weights: Of the iteration that comes.
         iteration: Its number, from 1.
+        seed: Of what is drawn in it.
         last: What the last step computed.
 
     Raises:
@@ -108,7 +110,8 @@ class DistillationModel(BaseModel):
         self.tile = None if tile == "auto" else int(tile)
         self.skips = Skips(self.options.nonfinite_limit, Path("nonfinite"), _warn)
         self.weights: StepWeights | None = None
-        self.iteration = 0
+        self.iteration = self.seed = 0
+        self._taught_by: list[nn.Module] = []  # in a list, or it would be a part of this model
         self.last: DistillationStep | None = None
         self._distiller: Distiller | None = None
         self._scaler_state: dict[str, Any] = {}
@@ -130,7 +133,17 @@ class DistillationModel(BaseModel):
         if mode == "tensor":
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
         rainy, label, clean = (as_floats(image) for image in inputs)
-        self.last = step = distillation_step(self.network, rainy, label, clean, self._weights(), self.criterion)
+        refined = self.options.distillation.refinements().at(self.iteration, len(rainy), self.seed)
+        self.last = step = distillation_step(
+            self.network,
+            rainy,
+            label,
+            clean,
+            self._weights(),
+            self.criterion,
+            refined=OnDevice(rainy.device)(refined),
+            teacher=self.teacher,
+        )
         # mmengine descends what has 'loss' in its name, and logs the rest.
         return {"loss": step.loss, "l_soft": step.soft_loss, "l_hard": step.hard_loss, "rain_energy": step.rain_energy}
 
@@ -165,6 +178,8 @@ class DistillationModel(BaseModel):
                 images,
                 weights,
                 self.iteration,
+                self.seed,
+                self.teacher,
                 keep=accumulates,
                 backward=(lambda loss: optim_wrapper.backward(optim_wrapper.scale_loss(loss)))
                 if accumulates or scales
@@ -188,6 +203,15 @@ class DistillationModel(BaseModel):
             if accumulates:
                 optim_wrapper.zero_grad()
         return log
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The running mean of the network, for refinements of the method that need one."""
+        return self._taught_by[0] if self._taught_by else None
+
+    @teacher.setter
+    def teacher(self, network: nn.Module) -> None:
+        self._taught_by = [network.eval()]
 
     def _weights(self) -> StepWeights:
         if self.weights is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.panels import PANEL_ROWS
 from ..errors import OptionError
-from ..options import DistillationTrainOptions, StepOptions, read_section
+from ..options import DistillationTrainOptions, StepOptions, check_refinements, read_section
 from ..registry import SCOPE
 
 
@@ -26,6 +26,7 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
         )
     train, path, logger = opt["train"], opt["path"], opt["logger"]
     options = read_section(DistillationTrainOptions, train, "train")
+    check_refinements(options)
     return {
         "default_scope": SCOPE,
         "custom_imports": {"imports": [f"{SCOPE}.mm"]},

@@ -17,7 +17,7 @@ from ..data.panels import stages_of
 from ..distillation.collapse import CollapseGuard
 from ..distillation.ema import move_mean, ramped_decay
 from ..distillation.graphs import Images
-from ..options import DistillationTrainOptions, Section, read_section
+from ..options import DistillationTrainOptions, Section, check_refinements, read_section
 from ..processes import mean_of_processes
 from ..registered.lr_scheduler import build_schedule
 from ..training.distiller import Distiller, backbone_of, check_trainable, try_crop
@@ -40,6 +40,7 @@ class DistillationModel(DerainingModel):
         self.check_network(bare, self.opt)
         self.net_g.train()
         self.schedule = options.distillation.build()
+        check_refinements(options)
         guard = options.collapse_guard
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
         warn = get_root_logger().warning
@@ -93,9 +94,11 @@ class DistillationModel(DerainingModel):
         self._paths = {key: list(data.get(key, ())) for key in ("rainy_path", "clean_path")}
 
     def optimize_parameters(self, current_iter: int) -> None:
-        weights = self.schedule.at(current_iter, seed=int(self.opt.get("manual_seed") or 0))
+        seed = int(self.opt.get("manual_seed") or 0)
+        weights = self.schedule.at(current_iter, seed=seed)
         distiller, scaler = self.distiller, self.distiller.scaler
-        self._step = step = distiller.gradients(self.images, weights, current_iter)
+        teacher = getattr(self, "net_g_ema", None)
+        self._step = step = distiller.gradients(self.images, weights, current_iter, seed, teacher)
         scaler.unscale_(self.optimizer_g)
         finite_loss, finite_gradients = distiller.finite(step)
         if finite_loss and not finite_gradients and scaler.is_enabled():

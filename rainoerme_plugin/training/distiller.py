@@ -16,6 +16,7 @@ from ..archs.distillation_net import DistillationNet
 from ..data.images import as_floats
 from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
+from ..distillation.refinements import PAPER, OnDevice, StepRefinements
 from ..distillation.schedule import StepWeights
 from ..distillation.step import Criterion, DistillationStep, distillation_gradients
 from ..errors import OptionError, RainOerMeError, described, one_line
@@ -38,7 +39,8 @@ class Distiller:
         warn: Is told what is given up.
 
     Raises:
-        OptionError: ``train.backbone`` is given, and the network has none.
+        OptionError: ``train.backbone`` is given, and the network has none, or ``train.distillation.confidence``, and
+            the criterion takes no weights.
     """
 
     def __init__(
@@ -57,6 +59,17 @@ class Distiller:
         self._backbone = found and found[0]
         self._frozen_until = 0.0 if found is None else inf if found[1].lr_factor == 0 else found[1].freeze_iter
         device = next(bare.parameters()).device
+        self._refinements = options.distillation.refinements()
+        if (
+            self._refinements.confidence
+            and "weight" not in inspect.signature(getattr(criterion, "forward", criterion)).parameters
+        ):
+            raise OptionError(
+                f"train.distillation.confidence: {type(criterion).__name__} takes no weights; SSIMLoss and SumLoss do"
+            )
+        self._on_device = OnDevice(device)
+        self._refined: StepRefinements = PAPER
+        self._teacher: nn.Module | None = None
         # Small gradients are nothing in float16; they are computed of a loss times a large factor.
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")  # type: ignore[attr-defined]
         self._computing: nn.Module = network
@@ -81,6 +94,8 @@ class Distiller:
         images: Images,
         weights: StepWeights,
         iteration: int,
+        seed: int = 0,
+        teacher: nn.Module | None = None,
         *,
         keep: bool = False,
         backward: Callable[[Tensor], None] | None = None,
@@ -91,12 +106,17 @@ class Distiller:
             images: Rainy crops, soft labels and clean crops, (B, 3, H, W), uint8 or floats in [0, 1].
             weights: Of this iteration.
             iteration: Its number, from 1.
+            seed: Of what refinements draw; each process draws its own.
+            teacher: The running mean of the network, for refinements that need one.
             keep: Add to the gradients that are there.
             backward: Goes backward through the loss; by default through what ``scaler`` makes of it.
         """
         frozen = iteration <= self._frozen_until
         if self._backbone is not None:
             self._backbone.train(not frozen)
+        own_seed = seed + 1_000_003 * rank_and_world()[0]
+        refined = self._refinements.at(iteration, len(images[0]), own_seed, self._accumulation)
+        self._refined, self._teacher = self._on_device(refined), teacher
         step = None
         if self.graphs is not None and not keep and backward is None:
             step = self._replayed(images, weights, frozen)
@@ -112,7 +132,7 @@ class Distiller:
     def _replayed(self, images: Images, weights: StepWeights, frozen: bool) -> DistillationStep | None:
         assert self.graphs is not None
         try:
-            return self.graphs(images, weights, state=frozen)
+            return self.graphs(images, weights, state=(frozen, *self._refined.kernels))
         except RuntimeError as error:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
@@ -137,6 +157,8 @@ class Distiller:
                 weights,
                 self.criterion,
                 two_stages,
+                refined=self._refined,
+                teacher=self._teacher if self._refined.needs_teacher else None,
                 parts=self._accumulation,
                 precision=self._precision,
                 backward=backward or self._backward,

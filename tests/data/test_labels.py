@@ -25,7 +25,8 @@ from rainoerme_plugin.data.labels import (
 )
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FileSource, FolderSource, LmdbSource, in_threads
-from rainoerme_plugin.distillation.filters import CoarseFilter, build_filter
+from rainoerme_plugin.distillation.coarse import CoarseFilter
+from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.errors import DataError
 
 

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.distillation.confidence import Confidence
 from rainoerme_plugin.distillation.graphs import WARMUP, GraphedGradients, Images
+from rainoerme_plugin.distillation.rain_layers import RainVariation
+from rainoerme_plugin.distillation.refinements import OnDevice, Refinements, Teacher
 from rainoerme_plugin.distillation.schedule import StepWeights
 from rainoerme_plugin.distillation.step import DistillationStep, distillation_gradients
 from rainoerme_plugin.losses.ssim import SSIMLoss
+from rainoerme_plugin.losses.total import SumLoss
 
 
 class Recorded:
@@ -143,3 +147,47 @@ def test_on_a_gpu_replayed_gradients_are_those_of_plain_steps(precision: torch.d
         largest = max(float(parameter.grad.abs().max()) for parameter in network.parameters())
         for gradient, parameter in zip(replayed, network.parameters(), strict=True):
             assert float((gradient - parameter.grad).abs().max()) < 1e-3 * largest
+
+
+EVERYTHING = Refinements(
+    blend="alpha",
+    variation=RainVariation(True, True, True, 10.0, (0.5, 1.5), (0.8, 1.2), 0.5),
+    teacher=Teacher(rain=True, label_weight=0.5, label_ramp=3),
+    confidence=Confidence(),
+    rain_share=0.1,
+)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_on_a_gpu_refinements_are_replayed_with_their_own_numbers(precision: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    network, teacher = RainOerMeNet().cuda(), RainOerMeNet().cuda().eval()
+    for parameter in [*network.parameters(), *teacher.parameters()]:
+        nn.init.normal_(parameter, std=0.1)
+    on_device = OnDevice(torch.device("cuda"))
+    refined = on_device(EVERYTHING.at(1, batch=4))
+    losses = SumLoss([{"type": "SSIMLoss"}, {"type": "CharbonnierLoss"}, {"type": "FrequencyLoss"}])
+
+    def compute(images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
+        return distillation_gradients(
+            network, *images, weights, losses, two_stages, refined=refined, teacher=teacher, precision=precision
+        )
+
+    graphs = GraphedGradients(compute, network.parameters())
+    weights = StepWeights(0.5, 1.5, 1.2)
+    for iteration in range(1, 5):
+        refined = on_device(EVERYTHING.at(iteration, batch=4))
+        generator = torch.Generator().manual_seed(iteration)
+        rainy, label, clean = torch.rand(3, 4, 3, 32, 32, generator=generator).cuda()
+        replayed = graphs((rainy, label, clean), weights, refined.kernels).synthetic.clone()
+        gradients = [parameter.grad.clone() for parameter in network.parameters()]
+        network.zero_grad()
+        plain = compute((rainy, label, clean), weights, True).synthetic
+        torch.testing.assert_close(replayed, plain, atol=1e-4 if precision is None else 1e-2, rtol=0)
+        largest = max(float(parameter.grad.abs().max()) for parameter in network.parameters())
+        for gradient, parameter in zip(gradients, network.parameters(), strict=True):
+            assert float((gradient - parameter.grad).abs().max()) < 1e-2 * largest
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.mul_(1.05)  # in place, as the running mean moves

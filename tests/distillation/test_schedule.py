@@ -118,3 +118,10 @@ def test_a_gain_range_without_integers_or_below_nothing_is_refused(gain_range: t
 def test_an_iteration_before_the_first_is_refused(iteration: int, warmup: int) -> None:
     with pytest.raises(ValueError, match=f"iterations count from 1, got {iteration}"):
         Schedule(warmup=warmup).at(iteration)
+
+
+def test_the_soft_weight_stops_falling_at_its_least() -> None:
+    schedule = Schedule(soft_decay=100, soft_min=0.25)
+    assert [schedule.at(step).soft for step in (100, 300, 301, 10**6)] == [0.5, 0.25, 0.25, 0.25]
+    with pytest.raises(ValueError, match=r"soft_min must be from 0 to 1, got 1.5"):
+        Schedule(soft_min=1.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rainoerme_plugin.distillation.synthesis import add_rain
+from rainoerme_plugin.distillation.synthesis import add_rain, opacity, screen_rain
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,30 @@ def test_gradients_flow_into_the_clean_image_but_not_into_the_rain() -> None:
 def test_rain_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"clean images \(1, 3, 4, 4\) and rain layers \(.*\) differ in shape"):
         add_rain(torch.zeros(1, 3, 4, 4), torch.zeros(shape))
+
+
+def test_the_screen_is_that_of_image_editors() -> None:
+    clean, rain = torch.rand(2, 2, 3, 5, 5, generator=torch.Generator().manual_seed(4))
+    oracle = 1 - (1 - clean.double()) * (1 - 0.7 * rain.double())
+    torch.testing.assert_close(screen_rain(clean, rain, 0.7).double(), oracle, atol=1e-6, rtol=0)
+
+
+def test_opacity_as_rain_gives_the_photograph_back() -> None:
+    background = 0.8 * torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(5))
+    alpha = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(6))
+    rainy = (1 - alpha) * background + alpha  # white rain, so opaque
+    found = opacity(rainy - background, background)
+    torch.testing.assert_close(found, alpha.expand_as(rainy), atol=1e-5, rtol=0)
+    torch.testing.assert_close(screen_rain(background, found), rainy, atol=1e-5, rtol=0)
+
+
+def test_opacity_stays_a_share_on_white_and_for_dark_layers() -> None:
+    white = torch.ones(1, 3, 2, 2)
+    assert float(opacity(0.05 * white, white).max()) == pytest.approx(0.5)
+    assert float(opacity(-0.1 * white, white).max()) == 0
+
+
+def test_no_blend_lets_a_gradient_into_the_rain() -> None:
+    rain = torch.rand(1, 3, 2, 2, requires_grad=True)
+    assert not screen_rain(torch.rand(1, 3, 2, 2), rain).requires_grad
+    assert not opacity(rain, rain).requires_grad
