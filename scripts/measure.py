@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ from rainoerme_plugin.devices import read_kib, wait
 _PACKAGES = ("torch", "numpy", "opencv-python", "scipy", "lmdb", "pillow")
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # OpenCV goes by several names
+        return None
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Where a figure was measured: device, threads and versions."""
     if device.type == "cuda":
@@ -38,7 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": {package: _version(package) for package in _PACKAGES},
     }
 
 

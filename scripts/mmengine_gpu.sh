@@ -17,7 +17,7 @@ say() { echo "{\"$1\": \"$2\"}"; }
 
 # --- both engines, one GPU ---
 for engine in basicsr mmengine; do
-    "$python" -m rainoerme_plugin train -opt options/demo.yml --engine $engine --root "$work" name=$engine \
+    "$python" -m rainoerme_plugin train -opt options/demo.yml --engine $engine --device cuda --root "$work" name=$engine \
         train.total_iter=200 logger.print_freq=1 logger.use_tb_logger=false val.val_freq=200 >"$work/$engine.log" 2>&1 ||
         { tail -n 30 "$work/$engine.log"; exit 1; }
 done
