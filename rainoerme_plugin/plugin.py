@@ -73,7 +73,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mm_model", "RampedEMA", f"{__package__}.mm.hooks:RampedEMA"),
     Entry("mm_wrapper", "DistributedDistillation", f"{__package__}.mm.model:DistributedDistillation"),
     Entry("mm_sampler", "EndlessSampler", f"{__package__}.mm.loops:EndlessSampler"),
-    Entry("mm_function", "collate_rain", f"{__package__}.data.unpaired:collate"),
+    Entry("mm_function", "collate_rain", f"{__package__}.data.unpaired:collate_rain"),
     Entry("mm_loop", "EndlessTrainLoop", f"{__package__}.mm.loops:EndlessTrainLoop"),
     Entry("mm_loop", "SeveralValLoop", f"{__package__}.mm.loops:SeveralValLoop"),
     Entry("mm_metric", "DerainingMetric", f"{__package__}.mm.evaluation:DerainingMetric"),

@@ -38,7 +38,7 @@ from rainoerme_plugin.data.labels import SoftLabels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource, ImageSource, open_source
 from rainoerme_plugin.data.threads import in_threads
-from rainoerme_plugin.data.unpaired import UnpairedRain, collate
+from rainoerme_plugin.data.unpaired import UnpairedRain, collate_rain
 from rainoerme_plugin.distillation.filters import OpeningFilter
 
 CROP, BATCH = 128, 8
@@ -119,7 +119,7 @@ def dataset(root: Path, way: str) -> UnpairedRain:
 
 def batches(data: Dataset[Any], workers: int) -> Iterator[Any]:
     """Batches without end, loaded as ``basicsr train`` does."""
-    together = collate if isinstance(data, UnpairedRain) else None
+    together = collate_rain if isinstance(data, UnpairedRain) else None
     return iter(DataLoader(data, BATCH, sampler=range(1 << 40), num_workers=workers, collate_fn=together))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rainoerme_plugin.errors import RainOerMeError
-from rainoerme_plugin.plugin import ENTRIES, Entry, register, registries
+from rainoerme_plugin.plugin import ENTRIES, MMENGINE, Entry, register, registries
 
 
 def names() -> dict[str, set[str]]:
@@ -18,7 +18,9 @@ def test_every_entry_is_registered_and_again_changes_nothing() -> None:
     register()
     assert names() == before
     for entry in ENTRIES:
-        assert registries()[entry.kind].get(entry.name) is entry.load()
+        assert entry.kind in MMENGINE or entry.kind in registries()
+        if entry.kind in registries():
+            assert registries()[entry.kind].get(entry.name) is entry.load()
         assert entry.load().__name__ == entry.name
         assert len(entry.summary) > 20
 

@@ -6,13 +6,15 @@ import argparse
 import inspect
 
 KINDS = {"archs": "arch", "datasets": "dataset", "losses": "loss", "metrics": "metric", "models": "model"}
+MMENGINE = "mmengine"
+"""What is registered with mmengine alone."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         nargs="?",
-        choices=KINDS,
+        choices=[*KINDS, MMENGINE],
         help="only these; of archs, also licence, source, what they take, and published files",
     )
     parser.add_argument("--all", action="store_true", help="also BasicSR's own classes")
@@ -34,7 +36,7 @@ def _show_registered(kind: str | None, stock: bool) -> None:
     shown = {("arch", card.name) for card in CATALOGUE} if kind == "archs" else set()
     rows = []
     for found_kind, table in registries().items():
-        if kind is not None and found_kind != KINDS[kind]:
+        if kind is not None and found_kind != KINDS.get(kind):
             continue
         for name, found in sorted(table):
             entry = own.get((found_kind, name))
@@ -42,9 +44,11 @@ def _show_registered(kind: str | None, stock: bool) -> None:
                 continue
             stock_summary = "BasicSR: " + (inspect.getdoc(found) or "").partition("\n")[0]
             rows.append((found_kind, name, stock_summary if entry is None else entry.summary))
+    if kind in (None, MMENGINE):
+        rows += [(entry.kind, entry.name, entry.summary) for entry in ENTRIES if entry.kind.startswith("mm_")]
     width = max((len(name) for _, name, _ in rows), default=0)
     for found_kind, name, summary in rows:
-        print(f"{found_kind:8} {name:{width}}  {summary}".rstrip())
+        print(f"{found_kind:12} {name:{width}}  {summary}".rstrip())
 
 
 def _show_networks() -> None:

@@ -47,7 +47,7 @@ class UnpairedBatch(TypedDict):
     clean_path: list[str]
 
 
-def collate(samples: Sequence[UnpairedSample]) -> UnpairedBatch:
+def collate_rain(samples: Sequence[UnpairedSample]) -> UnpairedBatch:
     """What ``default_collate`` gives, in one block of memory: workers hand over blocks, and each takes a while."""
     images = torch.empty(3, len(samples), *samples[0]["rainy"].shape, dtype=torch.uint8)
     for place, sample in enumerate(samples):

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..data.device import DeviceBatches
-from ..data.unpaired import UnpairedRain, collate
+from ..data.unpaired import UnpairedRain, collate_rain
 from ..errors import DataError, OptionError, RainOerMeError, described, one_line
 from ..training.random_states import undisturbed
 from ..training.sampler import Numbered, StreamSampler
@@ -113,7 +113,7 @@ class Loaders:
             num_workers=int(train_opt.get("num_worker_per_gpu", 0)),
             drop_last=True,
             pin_memory=bool(train_opt.get("pin_memory")) and opt["num_gpu"] > 0,
-            collate_fn=collate if isinstance(self.train_set, UnpairedRain) else None,
+            collate_fn=collate_rain if isinstance(self.train_set, UnpairedRain) else None,
             worker_init_fn=_begin_to_work,
             generator=torch.Generator(),  # of the workers' seeds, which must not be drawn from training's own
         )

@@ -27,7 +27,7 @@ EMA = "module."
 
 
 class SafeCheckpointHook(Hook):
-    """Makes mmengine's checkpoints what this module says.
+    """Makes checkpoints that load safely, resume with BasicSR's engine too, and derain as they are.
 
     Args:
         options: Of the option file that the run was begun with, if it was.

@@ -20,7 +20,9 @@ from .hooks import model_of
 
 
 class DistillationRunner(Runner):
-    """In a config: ``runner_type = 'rainoerme_plugin.DistillationRunner'``. ``Runner`` does on one device and on GPUs.
+    """mmengine's ``Runner``, with gloo where processes train on CPUs, and going on from checkpoints of both engines.
+
+    In a config: ``runner_type = 'rainoerme_plugin.DistillationRunner'``. ``Runner`` does on one device and on GPUs.
 
     Processes that torchrun started join by gloo where there is no GPU, which mmengine's own way does not, and find each
     other when torchrun starts them again. ``load_from`` and ``resume`` take a ``.state`` file of BasicSR's engine.

@@ -20,7 +20,7 @@ from rainoerme_plugin.data.images import to_tensor
 from rainoerme_plugin.data.labels import SoftLabels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource, LmdbSource
-from rainoerme_plugin.data.unpaired import UnpairedRain, collate
+from rainoerme_plugin.data.unpaired import UnpairedRain, collate_rain
 from rainoerme_plugin.distillation.filters import OpeningFilter
 from rainoerme_plugin.errors import DataError
 from rainoerme_plugin.training.sampler import StreamSampler
@@ -165,7 +165,8 @@ def test_two_data_sets_over_one_lmdb_in_workers_at_once(build: Build, root: Path
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_in_one_block_are_those_of_the_default(build: Build, workers: int) -> None:
     plain = DataLoader(build("files"), 3, sampler=range(12))
-    for one, other in zip(DataLoader(build("files"), 3, False, range(12), None, workers, collate), plain, strict=True):
+    together = DataLoader(build("files"), 3, False, range(12), None, workers, collate_rain)
+    for one, other in zip(together, plain, strict=True):
         assert alike(one, other)
         assert one["rainy"].is_contiguous()
         assert one["rainy"].untyped_storage().data_ptr() == one["clean"].untyped_storage().data_ptr()

@@ -23,7 +23,7 @@ from rainoerme_plugin.data.labels import SoftLabels, ready_labels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.shards import Part, parse_part, whole_of, write_shard
 from rainoerme_plugin.data.sources import FolderSource, LmdbSource, open_source
-from rainoerme_plugin.data.unpaired import UnpairedRain, collate
+from rainoerme_plugin.data.unpaired import UnpairedRain, collate_rain
 from rainoerme_plugin.distillation.filters import OpeningFilter
 from rainoerme_plugin.errors import DataError, OptionError
 
@@ -94,7 +94,7 @@ def test_training_samples_are_those_of_the_folder_and_of_one_lmdb(made: Path, ki
     def stream(ending: str) -> list[dict[str, torch.Tensor]]:
         rainy, clean = (open_source(made / f"{name}{ending}") for name in ("rainy", "clean"))
         dataset = UnpairedRain(rainy, SoftLabels(rainy, FILTER), clean, CROP, seed=3)
-        loader = DataLoader(dataset, 4, sampler=range(40), num_workers=workers, collate_fn=collate)
+        loader = DataLoader(dataset, 4, sampler=range(40), num_workers=workers, collate_fn=collate_rain)
         return list(loader)
 
     for sample, expected in zip(stream(".lmdb"), stream(kind), strict=True):

