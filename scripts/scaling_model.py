@@ -18,8 +18,6 @@ from pathlib import Path
 
 GPUS = (1, 8, 16, 32, 64)
 PAGE = 4096
-PLACEHOLDER_STEP = 0.010
-"""Seconds; made up, until a GPU's is measured (scripts/bench_gpu.sh)."""
 MARKS = ("<!-- model: from scripts/scaling_model.py --into, not by hand -->\n", "<!-- end of model -->\n")
 RECIPE = 360_000 * 8
 """Samples of options/rain200l.yml."""
@@ -31,8 +29,8 @@ DATA_SETS = {"SPA-Data": (638_492, 256, 256), "ten million": (10_000_000, 600, 8
 class Assumptions:
     """What the model is told, in seconds and bytes."""
 
-    step: float = PLACEHOLDER_STEP
-    """Of one GPU alone, with its batch: forwards, backwards, optimiser."""
+    step: float = 0.01626
+    """Of one GPU alone, with its batch: forwards, backwards, optimiser; an H200's (docs/performance.md), without graphs."""
     backward_share: float = 0.5
     """Of the step, in which gradients could be on their way beside it."""
     batch: int = 8
@@ -124,10 +122,6 @@ def table(head: Sequence[str], lines: Iterator[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
-def flag(given: Assumptions) -> str:
-    return " (PLACEHOLDER, not measured)" if given.step == PLACEHOLDER_STEP else ""
-
-
 def report(given: Assumptions) -> str:
     found = list(rows(given))
     steps = table(
@@ -158,7 +152,7 @@ def report(given: Assumptions) -> str:
     heads = [head for name in DATA_SETS for head in (f"{name}: a pass, minutes", "GB/s")]
     times = table(("GPUs", "Rain200L's recipe, h", *heads), (tuple(costs(row)) for row in found))
     assumed = ", ".join(f"`{key}` {value:g}" for key, value in asdict(given).items())
-    return f"Step of one GPU: {1e3 * given.step:.2f} ms{flag(given)}\n\n{steps}\n\n{times}\n\nAssumed: {assumed}."
+    return f"Step of one GPU: {1e3 * given.step:.2f} ms\n\n{steps}\n\n{times}\n\nAssumed: {assumed}."
 
 
 def put_into(text: str, tables: str) -> str:
@@ -186,7 +180,7 @@ def plot(given: Assumptions, file: Path) -> None:
         counts, [row.overlapped_efficiency for row in found], "s--", label="beside the backward pass", markersize=4
     )
     left.set_ylim(0, 1.05)
-    left.set(title=f"Model: one GPU's step {1e3 * given.step:.3g} ms{flag(given)}", xlabel="GPUs", ylabel="efficiency")
+    left.set(title=f"Model: one GPU's step {1e3 * given.step:.3g} ms", xlabel="GPUs", ylabel="efficiency")
     left.axvline(given.per_node, color="#8c8c8c", linewidth=1, linestyle=":")
     left.text(given.per_node * 1.07, 0.45, "more than one node", color="#595959", ha="left", fontsize=9)
     for name, (_, height, width) in DATA_SETS.items():
