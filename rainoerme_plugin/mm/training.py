@@ -164,11 +164,15 @@ def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
     if opt["rank"] != 0:
         return None
     networks = {"params": model_of(runner).network}
-    networks |= {"params_ema": hook.ema_model.module.network for hook in runner.hooks if isinstance(hook, EMAHook)}
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            networks["params_ema"] = hook.ema_model.module.network
+    saved: dict[str, Any] = {}
+    for key, network in networks.items():
+        saved.update(checkpoint_of(network, key))
     file = Path(opt["path"]["models"]) / "net_g_latest.pth"
-    save_safetensors(list(networks.values())[-1], file.with_suffix(".safetensors"))
-    parts = (checkpoint_of(network, key) for key, network in networks.items())
-    save_checkpoint({key: part for found in parts for key, part in found.items()}, file)
+    save_safetensors(network, file.with_suffix(".safetensors"))
+    save_checkpoint(saved, file)
     return file
 
 
