@@ -248,7 +248,7 @@ def test_where_none_is_good_nothing_is_begun(data: Path, engine: str) -> None:
     run("mmengine", options, data, "train.total_iter=2")
     file = folder(data) / "iter_2.pth"
     file.write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="none of the 1 checkpoints .* can be used"):
+    with pytest.raises(WeightsError, match=r"none of the 1 checkpoints .* can be used"):
         run(engine, options, data, resume=True)
     assert file.read_bytes() == b"damaged"
 
