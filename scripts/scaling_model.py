@@ -30,7 +30,7 @@ class Assumptions:
     """What the model is told, in seconds and bytes."""
 
     step: float = 0.01626
-    """Of one GPU alone, with its batch: forwards, backwards, optimiser; an H200's (docs/performance.md), without graphs."""
+    """Of one GPU alone, with its batch: forwards, backwards, optimiser; an H200 (docs/performance.md)."""
     backward_share: float = 0.5
     """Of the step, in which gradients could be on their way beside it."""
     batch: int = 8

@@ -96,7 +96,8 @@ class RampedEMA(BaseAveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         self.steps += 1
         steps = int(self.steps)
-        if steps % self.interval == 0:
+        # A step that was left out counts, and moves nothing.
+        if steps % self.interval == 0 and getattr(model, "stepped", True):
             move_mean(self.module, model, ramped_decay(self.decay, steps))
 
 
@@ -118,7 +119,9 @@ class CollapseGuardHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = model_of(runner)
-        if self.guard is not None and model.last is not None and model.weights is not None and model.weights.hard > 0:
+        counts = model.stepped and model.last is not None and model.weights is not None and model.weights.hard > 0
+        if self.guard is not None and counts:
+            assert model.last is not None
             self.guard.check(model.last, model.iteration, mean_of_processes)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:

@@ -96,7 +96,8 @@ class EndlessTrainLoop(IterBasedTrainLoop):
             return iter(DeviceBatches(self.dataloader.dataset, sampler, sampler.batch_size, torch.device(get_device())))
         # The parent class has begun one at the first sample, and its workers.
         getattr(self.dataloader_iterator._iterator, "_shutdown_workers", lambda: None)()
-        return iter(self.dataloader)
+        with undisturbed():  # it draws a seed for its workers, which a run that was not stopped has drawn at its start
+            return iter(self.dataloader)
 
 
 class SeveralValLoop(ValLoop):

@@ -78,6 +78,7 @@ class DistillationModel(BaseModel):
         iteration: Its number, from 1.
         seed: Of what is drawn in it.
         last: What the last step computed.
+        stepped: Whether it was one, and was not left out.
 
     Raises:
         OptionError: An option is not known or out of range, or the network cannot be trained so.
@@ -113,6 +114,7 @@ class DistillationModel(BaseModel):
         self.iteration = self.seed = 0
         self._taught_by: list[nn.Module] = []  # in a list, or it would be a part of this model
         self.last: DistillationStep | None = None
+        self.stepped = True
         self._distiller: Distiller | None = None
         self._scaler_state: dict[str, Any] = {}
 
@@ -191,9 +193,10 @@ class DistillationModel(BaseModel):
         if scaler.is_enabled():
             scaler.unscale_(optim_wrapper)
         finite_loss, finite_gradients = distiller.finite(step)
+        self.stepped = finite_loss and (finite_gradients or scales)
         if finite_loss and not finite_gradients and scaler.is_enabled():
             scaler.update()
-        elif not finite_loss or not (finite_gradients or scales):
+        elif not self.stepped:
             distiller.skip(step, images, self.iteration, prepared["data_samples"])
         elif scaler.is_enabled():
             scaler.step(optim_wrapper)

@@ -77,7 +77,8 @@ class OptionSchedule(_ParamScheduler):
 
     def _warm_up(self, iteration: int) -> None:
         if iteration < self._warmup:
-            for group in self.optimizer.param_groups:
+            # Not the wrapper's groups: of several it makes up one more.
+            for group in self.scheduler.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] / self._warmup * iteration
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,4 +94,4 @@ class OptionSchedule(_ParamScheduler):
 
     def get_last_value(self) -> list[float]:
         """The learning rates now."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        return [group["lr"] for group in self.scheduler.optimizer.param_groups]

@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
+from ..errors import RainOerMeError, WeightsError, described
 from ..processes import join_processes
 from ..training.checkpoints import open_checkpoint
 from .checkpoints import as_mmengine
@@ -37,6 +38,19 @@ class DistillationRunner(Runner):
                 torch.cuda.set_device(local_rank)
         super().setup_env(env_cfg)
 
+    def resume(self, filename: str, *arguments: Any, **options: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            WeightsError: It is not whole, or another model's.
+        """
+        try:
+            super().resume(filename, *arguments, **options)
+        except RainOerMeError:
+            raise
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"{filename} does not fit this model: {described(error)}") from None
+
     def load_checkpoint(
         self,
         filename: str,
@@ -44,6 +58,7 @@ class DistillationRunner(Runner):
         strict: bool = False,
         revise_keys: list[tuple[str, str]] = [(r"^module.", "")],  # noqa: B006 - mmengine's own
     ) -> dict[str, Any]:
+        strict = strict or self._resume  # who goes on with half a network begins anew without knowing it
         if not str(filename).endswith(".state"):
             found: dict[str, Any] = super().load_checkpoint(filename, map_location, strict, revise_keys)
             return found

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import utils as device_of_mmengine
+from mmengine.hooks import EMAHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 
@@ -21,9 +22,9 @@ from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import claimed, first_decides, leave_processes, losses_told
 from ..registry import DATASETS, MODELS
 from ..training.checkpoints import changes, last_good, open_checkpoint, remove_after
-from ..training.distiller import try_crop
+from ..training.distiller import check_trainable, try_crop
 from ..training.opening import complete, open_folder, settle_seed
-from ..weights import load_weights, read_checkpoint, save_checkpoint, save_safetensors
+from ..weights import checkpoint_of, save_checkpoint, save_safetensors
 from .hooks import model_of
 from .runner import DistillationRunner
 from .translate import runner_config
@@ -133,9 +134,11 @@ def _runner(config: dict[str, Any], opt: dict[str, Any], checkpoint: Path | None
     parts = deepcopy(config)
     try:
         loader = parts["train_dataloader"]
-        loader["dataset"] = DATASETS.build(loader["dataset"])
-        parts["model"] = MODELS.build(parts["model"])
-        try_crop(parts["model"].network, loader["dataset"].crop_size)
+        for each in (loader, *_val_loaders(parts)):
+            each["dataset"] = DATASETS.build(each["dataset"])
+        parts["model"] = model = MODELS.build(parts["model"])
+        check_trainable(model.network, opt["network_g"]["type"], model.options, loader["batch_size"])
+        try_crop(model.network, loader["dataset"].crop_size)
     except RainOerMeError:
         raise
     except Exception as error:  # of any package's network
@@ -151,16 +154,25 @@ def _runner(config: dict[str, Any], opt: dict[str, Any], checkpoint: Path | None
     return DistillationRunner(**parts, cfg=Config(config))
 
 
+def _val_loaders(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    first = [config["val_dataloader"]] if "val_dataloader" in config else []
+    return first + [other["dataloader"] for other in config.get("val_cfg", {}).get("others", ())]
+
+
 def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
     """The network alone, where BasicSR's engine leaves it."""
     if opt["rank"] != 0:
         return None
-    saved = read_checkpoint(find_latest_checkpoint(runner.work_dir))
+    networks = {"params": model_of(runner).network}
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            networks["params_ema"] = hook.ema_model.module.network
+    saved: dict[str, Any] = {}
+    for key, network in networks.items():
+        saved.update(checkpoint_of(network, key))
     file = Path(opt["path"]["models"]) / "net_g_latest.pth"
-    save_checkpoint({key: value for key, value in saved.items() if key.startswith("params")}, file)
-    network = model_of(runner).network
-    load_weights(network, file)
     save_safetensors(network, file.with_suffix(".safetensors"))
+    save_checkpoint(saved, file)
     return file
 
 

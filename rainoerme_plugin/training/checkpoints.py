@@ -123,19 +123,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _from_mmengine(found: Any) -> Any:
-    """What a checkpoint of mmengine's says, in the words of a training state."""
-    if not (isinstance(found, Mapping) and isinstance(found.get("meta"), Mapping) and "distillation" in found):
+    """What a checkpoint of mmengine's says, in the words of a training state; whatever is wrong in it still is."""
+    if not isinstance(found, Mapping) or not all(
+        isinstance(found.get(key), Mapping) for key in ("meta", "distillation")
+    ):
         return found  # which is then told to be none
-    own = {**found["distillation"], "guard": found.get("collapse_guard")}
-    optimizer = {key: value for key, value in found["optimizer"].items() if key in ("state", "param_groups")}
+    optimizer = found.get("optimizer")
+    if isinstance(optimizer, Mapping):
+        optimizer = {key: value for key, value in optimizer.items() if key in ("state", "param_groups")}
     return {
         "iter": found["meta"].get("iter"),
         "epoch": 0,
         "optimizers": [optimizer],
-        "schedulers": list(found.get("param_schedulers") or ()),
+        "schedulers": found.get("param_schedulers") or [],
         "random": found.get("random") or [],
         "options": found.get("options") or {},
-        "model": own,
+        "model": {**found["distillation"], "guard": found.get("collapse_guard")},
     }
 
 

@@ -1,0 +1,163 @@
+"""The same option file by BasicSR's engine and by mmengine's: the same losses, rates, figures and bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from both import LEARNING, NORMED, Record, by_basicsr, by_mmengine, differing, network, saved
+from both import normed as normed  # a fixture
+from tiny import tiny_data, tiny_options, write_network
+
+from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.config import Request
+
+BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
+PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}, "detail_layers": 2}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tiny_data(tmp_path)
+
+
+def by_both(data: Path, *overrides: str, **changes: Any) -> tuple[Record, Record]:
+    options = tiny_options(data, **{**LEARNING, **changes})
+    return (
+        by_basicsr(Request(options, overrides, root=data / "basicsr")),
+        by_mmengine(Request(options, overrides, root=data / "mmengine")),
+    )
+
+
+def assert_agreed(data: Path, one: Record, other: Record, last: int) -> None:
+    assert one.losses == other.losses
+    assert one.rates == other.rates
+    assert one.figures == other.figures
+    assert not differing(network(data / "basicsr"), network(data / "mmengine"))
+    assert not differing(saved(data / "basicsr", last), saved(data / "mmengine", last))
+
+
+def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
+    schedule = {"start": 25, "end": 50}
+    one, other = by_both(data, train__total_iter=50, train__scheduler=schedule, val__val_freq=15)
+    assert len(one.losses) == len(other.losses) == 50
+    apart = (torch.tensor(one.losses) - torch.tensor(other.losses)).abs().max()
+    assert float(apart) <= 1e-5
+    assert_agreed(data, one, other, 50)
+    # It has learnt something, or much would agree by itself.
+    assert one.losses[-1][2] > 10 * one.losses[0][2]
+    assert sorted(one.figures) == [15, 30, 45, 50]
+    assert len({figures["val/psnr"] for figures in one.figures.values()}) > 1
+    assert one.figures[50]["val/psnr"] != one.figures[50]["val/rainy/psnr"]
+    # Constant to step 25, then falling linearly: iteration k runs at the rate after k - 1 steps.
+    assert [rates[0] for rates in other.rates] == pytest.approx([5e-3 * min(1, (51 - k) / 25) for k in range(1, 51)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0.1, "freeze_iter": 4}},
+        {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0}},
+        {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0.1}, "train__warmup_iter": 6},
+        {"network_g": NORMED, "train__backbone": {"lr_factor": 0.5, "freeze_iter": 4}},
+        {"network_g": PARTS, "train__ema_decay": 0},
+        {
+            "train__scheduler": {"_delete_": True, "type": "MultiStepRestartLR", "milestones": [4, 9], "gamma": 0.5},
+            "train__warmup_iter": 6,
+        },
+        {
+            "train__scheduler": {
+                "_delete_": True, "type": "CosineAnnealingRestartLR", "periods": [5, 7], "restart_weights": [1, 0.5],
+            },
+            "train__warmup_iter": 4,
+        },
+        {"train__accumulation": 2},
+        {"train__precision": "bfloat16"},
+        {"train__precision": "float16"},
+        {"datasets__train__source": "memory"},
+        {"datasets__train__source": "device"},
+        {"datasets__train__num_worker_per_gpu": 2},
+        {"train__distillation": {"preset": "did", "warmup": 3, "gain_start": 2, "soft_decay": 5, "hard_ramp": 4}},
+        {"train__loss_opt": {"_delete_": True, "type": "L1Loss", "loss_weight": 2.0}},
+        {"train__optim_g": {"_delete_": True, "type": "SGD", "lr": 0.05, "momentum": 0.9}},
+    ],
+    ids=lambda changes: " ".join(f"{key.rpartition('__')[2]} {value}" for key, value in changes.items())[:60],
+)  # fmt: skip
+@pytest.mark.usefixtures("normed")
+def test_so_it_is_with_other_options(data: Path, changes: dict[str, Any]) -> None:
+    one, other = by_both(data, **changes)
+    assert len(one.losses) == 12
+    assert_agreed(data, one, other, 12)
+
+
+def test_a_run_begins_with_given_weights_in_both(data: Path) -> None:
+    file = write_network(data / "start.pth")
+    one, other = by_both(data, path={"pretrain_network_g": str(file)}, train__total_iter=2)
+    assert_agreed(data, one, other, 2)
+    assert one.losses[0][2] > 1e-3  # an untrained network takes out next to nothing
+
+
+def test_several_validation_sets_are_measured_as_alone(data: Path) -> None:
+    more = {"name": "more", "type": "PairedRainDataset", "dataroot": str(data / "val"), "limit": 1}
+    unscored = {"name": "unscored", "type": "SingleRainDataset", "dataroot": str(data / "rainy"), "limit": 1}
+    metrics = {
+        "own": {"type": "derain_psnr", "protocol": "matlab_y"},
+        "rgb": {"type": "derain_ssim", "protocol": "rgb"},
+    }
+    one, other = by_both(
+        data, datasets__val_2=more, datasets__val_3=unscored, val__metrics={"_delete_": True, **metrics}
+    )
+    assert_agreed(data, one, other, 12)
+    assert set(other.figures[6]) == {
+        f"{name}/{rainy}{metric}" for name in ("val", "more") for rainy in ("", "rainy/") for metric in metrics
+    }
+
+
+@pytest.mark.parametrize("broken", [{2}, {2, 9}], ids=["in the warm-up", "and later"])
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_a_step_that_is_not_finite_changes_nothing_in_either(
+    data: Path, monkeypatch: pytest.MonkeyPatch, broken: set[int], ema: float
+) -> None:
+    from rainoerme_plugin.training.distiller import Distiller
+
+    gradients = Distiller.gradients
+
+    def with_nan(self: Distiller, images: Any, weights: Any, iteration: int, **options: Any) -> Any:
+        step = gradients(self, images, weights, iteration, **options)
+        if iteration in broken:
+            nan = step.loss * float("nan")
+            return step.__class__(**{**vars(step), "loss": nan, "hard_loss": nan})
+        return step
+
+    monkeypatch.setattr(Distiller, "gradients", with_nan)
+    one, other = by_both(data, train__ema_decay=ema)
+    assert saved(data / "mmengine", 12)["skipped"] == len(broken)
+    assert not differing(network(data / "basicsr"), network(data / "mmengine"))
+    assert not differing(saved(data / "basicsr", 12), saved(data / "mmengine", 12))
+    assert one.figures == other.figures
+
+
+def test_overflows_of_float16_change_nothing_in_either(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, 2.0**44, enabled=enabled))
+    one, other = by_both(data, train__precision="float16")
+    assert saved(data / "mmengine", 12)["scaler"]["scale"] < 2.0**44
+    assert_agreed(data, one, other, 12)
+
+
+def test_no_validation_is_none_in_both(data: Path) -> None:
+    one, other = by_both(data, val=None, train__total_iter=3)
+    assert_agreed(data, one, other, 3)
+    assert other.figures == {}
+
+
+def test_the_file_says_so_where_engines_would_differ(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle is not deaf: a network that is not the same is seen."""
+    one, other = by_both(data, train__total_iter=2)
+    options = tiny_options(data, **{**LEARNING, "train__total_iter": 2, "train__optim_g__betas": [0.5, 0.998]})
+    by_mmengine(Request(options, root=data / "other"))
+    assert differing(saved(data / "basicsr", 2), saved(data / "other", 2))
+    assert one.losses == other.losses
+    assert RainOerMeNet(4).state_dict().keys() == network(data / "mmengine")["params"].keys()
