@@ -31,6 +31,7 @@ class SafeCheckpointHook(Hook):
 
     Args:
         options: Of the option file that the run was begun with, if it was.
+        retreats: What is to be known of collapses so far: ``went_back``, how often, and ``warmup``, until when.
         network_every: Save the network alone every so many iterations and at the end, too, as ``network_N.pth``: where
             checkpoints are folders that only DeepSpeed reads. 0: never.
     """
@@ -38,8 +39,13 @@ class SafeCheckpointHook(Hook):
     # After EMAHook has put the running mean in the place of the weights.
     priority = "VERY_LOW"
 
-    def __init__(self, options: Mapping[str, Any] | None = None, network_every: int = 0) -> None:
-        self._options, self._network_every = options, network_every
+    def __init__(
+        self,
+        options: Mapping[str, Any] | None = None,
+        retreats: Mapping[str, Any] | None = None,
+        network_every: int = 0,
+    ) -> None:
+        self._options, self._retreats, self._network_every = options, dict(retreats or {}), network_every
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save the network alone, and what a run that was asked to end has come to."""
@@ -74,6 +80,7 @@ class SafeCheckpointHook(Hook):
         }
         model = model_of(runner)
         checkpoint["distillation"] = model.more_state()
+        checkpoint["retreats"] = self._retreats
         checkpoint["random"] = [random_states(next(model.parameters()).device)]
         if self._options is not None:
             checkpoint["options"] = dict(self._options)

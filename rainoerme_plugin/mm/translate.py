@@ -11,11 +11,12 @@ from ..options import DistillationTrainOptions, StepOptions, check_refinements, 
 from ..registry import SCOPE
 
 
-def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
+def runner_config(opt: Mapping[str, Any], retreats: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The config of a run.
 
     Args:
         opt: Completed options (`training.opening.complete`).
+        retreats: What checkpoints are to say of collapses so far: ``went_back``, how often, and ``warmup``, until when.
 
     Raises:
         OptionError: They are for another model than ``DistillationModel``.
@@ -72,14 +73,16 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
                 "max_keep_ckpts": logger.get("keep_checkpoints") or -1,
             },
         },
-        "custom_hooks": _hooks(opt, options),
+        "custom_hooks": _hooks(opt, options, retreats),
         "log_processor": {"by_epoch": False, "num_digits": 6},
         "visualizer": {"type": "Visualizer", "vis_backends": _backends(logger)},
         **_data(opt),
     }
 
 
-def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions) -> list[dict[str, Any]]:
+def _hooks(
+    opt: Mapping[str, Any], options: DistillationTrainOptions, retreats: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     val = opt.get("val") or {}
     hooks: list[dict[str, Any]] = [{"type": "ScheduleHook", "seed": opt["manual_seed"]}]
     if options.ema_decay > 0:
@@ -93,7 +96,7 @@ def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions) -> list[di
             "rounding": val.get("rounding", "round"),
         }
     )
-    hooks.append({"type": "SafeCheckpointHook", "options": opt["asked"]})
+    hooks.append({"type": "SafeCheckpointHook", "options": opt["asked"], "retreats": dict(retreats or {})})
     return hooks
 
 

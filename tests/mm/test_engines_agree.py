@@ -124,8 +124,8 @@ def test_a_step_that_is_not_finite_changes_nothing_in_either(
 
     gradients = Distiller.gradients
 
-    def with_nan(self: Distiller, images: Any, weights: Any, iteration: int, **options: Any) -> Any:
-        step = gradients(self, images, weights, iteration, **options)
+    def with_nan(self: Distiller, images: Any, weights: Any, iteration: int, *more: Any, **options: Any) -> Any:
+        step = gradients(self, images, weights, iteration, *more, **options)
         if iteration in broken:
             nan = step.loss * float("nan")
             return step.__class__(**{**vars(step), "loss": nan, "hard_loss": nan})
