@@ -1,8 +1,9 @@
 """mmengine's checkpoints, made such that they load safely, here and with BasicSR's engine, and derain as they are.
 
 Beside what mmengine saves, one holds the network as BasicSR's checkpoints do (``params``, ``params_ema`` and further
-parts; the tensors are the same, and are stored once), the number of skipped steps, and the state of the first
-process's random generators. Only tensors and plain types are in it: PyTorch loads it with ``weights_only=True``.
+parts; the tensors are the same, and are stored once), the number of skipped steps, and the states of the random
+generators of all processes (of the first one, where mmengine's own runners save). Only tensors and plain types are in
+it: PyTorch loads it with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from ..processes import rank_and_world
+from ..processes import first_decides, rank_and_world
 from ..training.checkpoints import Checkpoint
 from ..training.random_states import random_states, set_random_states
 from ..weights import find_state_dict, read_checkpoint
@@ -49,6 +50,8 @@ class SafeCheckpointHook(Hook):
             file = Path(runner.work_dir) / name
             (file.parent / "last_checkpoint").write_text(str(file))  # where mmengine looks for it
             runner.logger.info(f"asked to stop: saved {file}; resume goes on from there")
+        # As soon as one has ended, torchrun stops the others: all wait until the first has saved.
+        first_decides(lambda: None)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         hub = checkpoint["message_hub"]
@@ -62,7 +65,10 @@ class SafeCheckpointHook(Hook):
         }
         model = model_of(runner)
         checkpoint["distillation"] = model.more_state()
-        checkpoint["random"] = [random_states(next(model.parameters()).device)]
+        # mmengine's own runners save in the first process, and ask no other.
+        checkpoint["random"] = getattr(runner, "random_states", None) or [
+            random_states(next(model.parameters()).device)
+        ]
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
         if "state_dict" not in checkpoint:  # DeepSpeed has its own files for the network

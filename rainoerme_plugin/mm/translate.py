@@ -34,7 +34,7 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
         "experiment_name": opt["name"],
         "launcher": "pytorch" if opt["dist"] else "none",
         "env_cfg": {"cudnn_benchmark": True},
-        "randomness": {"seed": (opt["manual_seed"] or 0) % 2**32},
+        "randomness": {"seed": (opt["manual_seed"] or 0) % 2**32, "diff_rank_seed": True},
         "model": {
             "type": "DistillationModel",
             "network": opt["network_g"],
