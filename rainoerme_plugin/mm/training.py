@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import utils as device_of_mmengine
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 
@@ -176,6 +176,15 @@ def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
     return file
 
 
+class _Begun(Hook):
+    """Notes that all parts of a run could be built: much is so only when it begins."""
+
+    noted = False
+
+    def before_train(self, runner: Any) -> None:
+        self.noted = True
+
+
 def _train_config(request: Request) -> Path | None:
     """Train as a config of mmengine's says; whatever it imports is run."""
     file = request.option_file
@@ -193,13 +202,17 @@ def _train_config(request: Request) -> Path | None:
         config.resume = True
     if request.device != "auto":
         _compute_on(str(pick_device(request.device)))
+    begun = _Begun()
     try:
         runner = RUNNERS.build(config) if "runner_type" in config else DistillationRunner.from_cfg(config)
+        runner.register_hook(begun)
+        runner.train()
     except RainOerMeError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if begun.noted:
+            raise
         raise OptionError(f"{file}: {described(error)}") from error
-    runner.train()
     saved = find_latest_checkpoint(runner.work_dir)
     rank = runner.rank
     leave_processes()
