@@ -32,13 +32,15 @@ class SafeCheckpointHook(Hook):
 
     Args:
         options: Of the option file that the run was begun with, if it was.
+        went_back: How often it has gone back from a collapse.
+        warmup: How long the warm-up is since then.
     """
 
     # After EMAHook has put the running mean in the place of the weights.
     priority = "VERY_LOW"
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self._options = options
+    def __init__(self, options: Mapping[str, Any] | None = None, went_back: int = 0, warmup: int | None = None) -> None:
+        self._options, self._went_back, self._warmup = options, went_back, warmup
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save what a run that was asked to end has come to."""
@@ -69,6 +71,7 @@ class SafeCheckpointHook(Hook):
         checkpoint["random"] = getattr(runner, "random_states", None) or [
             random_states(next(model.parameters()).device)
         ]
+        checkpoint.update(went_back=self._went_back, warmup=self._warmup)
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
         if "state_dict" not in checkpoint:  # DeepSpeed has its own files for the network

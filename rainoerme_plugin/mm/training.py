@@ -69,9 +69,10 @@ def _train(opt: dict[str, Any]) -> Path | None:
     if checkpoint is not None and "options" in checkpoint.state:
         differences = changes(checkpoint.state["options"], opt["asked"])
         notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
-    keep, went_back, warmup = checkpoint is not None, 0, None
+    state = checkpoint.state if checkpoint else {}
+    keep, went_back, warmup = checkpoint is not None, int(state.get("went_back", 0)), state.get("warmup")
     while True:
-        runner = _runner(runner_config(_with_warmup(opt, warmup)), opt, found, keep)
+        runner = _runner(runner_config(_with_warmup(opt, warmup), went_back), opt, found, keep)
         for note in notes:
             runner.logger.warning(note)
         try:

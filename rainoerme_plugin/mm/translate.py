@@ -11,11 +11,12 @@ from ..options import DistillationTrainOptions, StepOptions, read_section
 from ..registry import SCOPE
 
 
-def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
+def runner_config(opt: Mapping[str, Any], went_back: int = 0) -> dict[str, Any]:
     """The config of a run.
 
     Args:
         opt: Completed options (`training.opening.complete`).
+        went_back: How often the run has gone back from a collapse.
 
     Raises:
         OptionError: They are for another model than ``DistillationModel``.
@@ -71,14 +72,14 @@ def runner_config(opt: Mapping[str, Any]) -> dict[str, Any]:
                 "max_keep_ckpts": logger.get("keep_checkpoints") or -1,
             },
         },
-        "custom_hooks": _hooks(opt, options),
+        "custom_hooks": _hooks(opt, options, went_back),
         "log_processor": {"by_epoch": False, "num_digits": 6},
         "visualizer": {"type": "Visualizer", "vis_backends": _backends(logger)},
         **_data(opt),
     }
 
 
-def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions) -> list[dict[str, Any]]:
+def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions, went_back: int) -> list[dict[str, Any]]:
     val = opt.get("val") or {}
     hooks: list[dict[str, Any]] = [{"type": "ScheduleHook", "seed": opt["manual_seed"]}]
     if options.ema_decay > 0:
@@ -92,7 +93,8 @@ def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions) -> list[di
             "rounding": val.get("rounding", "round"),
         }
     )
-    hooks.append({"type": "SafeCheckpointHook", "options": opt["asked"]})
+    saved = {"options": opt["asked"], "went_back": went_back}
+    hooks.append({"type": "SafeCheckpointHook", **saved, "warmup": options.distillation.warmup if went_back else None})
     return hooks
 
 

@@ -139,6 +139,8 @@ def _from_mmengine(found: Any) -> Any:
         "random": found.get("random") or [],
         "options": found.get("options") or {},
         "model": {**found["distillation"], "guard": found.get("collapse_guard")},
+        "went_back": found.get("went_back", 0),
+        "warmup": found.get("warmup"),
     }
 
 
