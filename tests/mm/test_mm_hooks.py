@@ -162,12 +162,19 @@ def test_a_sound_run_that_went_back_ends_and_its_later_checkpoints_are_gone(
 
 @pytest.mark.parametrize("first", ENGINES)
 @pytest.mark.parametrize("second", ENGINES)
-def test_who_goes_on_knows_how_often_and_with_which_warm_up(data: Path, first: str, second: str) -> None:
+def test_who_goes_on_knows_how_often_and_with_which_warm_up(
+    data: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    from rainoerme_plugin.distillation.collapse import CollapseGuard
+
     again = guard(policy="go_back", times=1, longer_warmup=6)
     options = tiny_options(data, **COLLAPSING, train__collapse_guard=again)
     ENGINES[first](Request(options, ("train.total_iter=9",), root=data))  # at 8 it goes back to the start
+    check, seen = CollapseGuard.check, list[int]()
+    monkeypatch.setattr(CollapseGuard, "check", lambda self, *given: seen.append(given[1]) or check(self, *given))
     with pytest.raises(CollapseError, match="at iteration 14"):
         ENGINES[second](Request(options, root=data, auto_resume=True))
+    assert seen == [11, 12, 13, 14]  # after the longer warm-up, and never again
 
 
 def test_its_state_is_kept_in_checkpoints() -> None:
