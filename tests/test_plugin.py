@@ -17,7 +17,7 @@ def test_every_entry_is_registered_and_again_changes_nothing() -> None:
     before = names()
     register()
     assert names() == before
-    for entry in ENTRIES:
+    for entry in (entry for entry in ENTRIES if not entry.kind.startswith("mm_")):  # those are tests/mm's
         assert registries()[entry.kind].get(entry.name) is entry.load()
         assert entry.load().__name__ == entry.name
         assert len(entry.summary) > 20
