@@ -50,6 +50,20 @@ def test_the_package_itself_imports_no_framework_and_not_even_torch() -> None:
     assert modules.isdisjoint(FRAMEWORKS | {"torch", "torchvision", "cv2"})
 
 
+@pytest.mark.parametrize("room", ["registered", "training"])
+def test_what_both_engines_share_imports_neither_before_it_is_asked_to(room: str) -> None:
+    names, modules = imported(f"rainoerme_plugin.{room}", whole=True)
+    assert {name.rpartition(".")[2] for name in names} == {path.stem for path in (PACKAGE / room).glob("[!_]*.py")}
+    assert modules.isdisjoint(FRAMEWORKS)
+
+
+def test_mmengines_registries_are_filled_without_basicsr() -> None:
+    _, modules = imported("rainoerme_plugin.registry", whole=False)
+    assert "rainoerme_plugin.mm.model" in modules
+    assert not any(name.split(".")[0] == "basicsr" for name in modules)
+    assert not any(name.startswith(("rainoerme_plugin.models", "rainoerme_plugin.engine")) for name in modules)
+
+
 def rooms_imported(file: Path) -> set[str]:
     """The rooms of the package that a file names in its import statements, wherever they stand in it."""
     own = ("rainoerme_plugin", *file.relative_to(PACKAGE).parent.parts)

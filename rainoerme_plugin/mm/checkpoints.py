@@ -1,8 +1,9 @@
 """mmengine's checkpoints, made such that they load safely, here and with BasicSR's engine, and derain as they are.
 
 Beside what mmengine saves, one holds the network as BasicSR's checkpoints do (``params``, ``params_ema`` and further
-parts; the tensors are the same, and are stored once), the number of skipped steps, and the state of the first
-process's random generators. Only tensors and plain types are in it: PyTorch loads it with ``weights_only=True``.
+parts; the tensors are the same, and are stored once), the number of skipped steps, and the states of the random
+generators of all processes (of the first one, where mmengine's own runners save). Only tensors and plain types are in
+it: PyTorch loads it with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import Tensor
 
-from ..processes import rank_and_world
+from ..processes import first_decides, rank_and_world
 from ..training.checkpoints import Checkpoint
 from ..training.random_states import random_states, set_random_states
 from ..weights import checkpoint_of, find_state_dict, read_checkpoint, save_checkpoint
@@ -31,7 +32,8 @@ class SafeCheckpointHook(Hook):
 
     Args:
         options: Of the option file that the run was begun with, if it was.
-        retreats: What is to be known of collapses so far: ``went_back``, how often, and ``warmup``, until when.
+        went_back: How often it has gone back from a collapse.
+        warmup: How long the warm-up is since then.
         network_every: Save the network alone every so many iterations and at the end, too, as ``network_N.pth``: where
             checkpoints are folders that only DeepSpeed reads. 0: never.
     """
@@ -42,10 +44,12 @@ class SafeCheckpointHook(Hook):
     def __init__(
         self,
         options: Mapping[str, Any] | None = None,
-        retreats: Mapping[str, Any] | None = None,
+        went_back: int = 0,
+        warmup: int | None = None,
         network_every: int = 0,
     ) -> None:
-        self._options, self._retreats, self._network_every = options, dict(retreats or {}), network_every
+        self._options, self._network_every = options, network_every
+        self._went_back, self._warmup = went_back, warmup
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save the network alone, and what a run that was asked to end has come to."""
@@ -60,6 +64,8 @@ class SafeCheckpointHook(Hook):
             file = Path(runner.work_dir) / name
             (file.parent / "last_checkpoint").write_text(str(file))  # where mmengine looks for it
             runner.logger.info(f"asked to stop: saved {file}; resume goes on from there")
+        # As soon as one has ended, torchrun stops the others: all wait until the first has saved.
+        first_decides(lambda: None)
 
     @staticmethod
     def _save_network(runner: Any) -> None:
@@ -80,8 +86,11 @@ class SafeCheckpointHook(Hook):
         }
         model = model_of(runner)
         checkpoint["distillation"] = model.more_state()
-        checkpoint["retreats"] = self._retreats
-        checkpoint["random"] = [random_states(next(model.parameters()).device)]
+        # mmengine's own runners save in the first process, and ask no other.
+        checkpoint["random"] = getattr(runner, "random_states", None) or [
+            random_states(next(model.parameters()).device)
+        ]
+        checkpoint.update(went_back=self._went_back, warmup=self._warmup)
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
         averaged = checkpoint.get("ema_state_dict")

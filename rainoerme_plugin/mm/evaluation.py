@@ -10,14 +10,15 @@ from torch import Tensor
 
 from ..data.images import RGB, Rounding, to_image
 from ..metrics.protocols import psnr, ssim
+from ..processes import first_decides, gather
 from ..registered.metrics import Figures, mean, score
 
 
 class _ImageMetric(BaseMetric):
     """Means of figures of whole images; those of the rainy images, which do not change, are found once."""
 
-    def __init__(self, rounding: Rounding = "round", collect_device: str = "cpu", prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def __init__(self, rounding: Rounding = "round", prefix: str | None = None) -> None:
+        super().__init__(prefix=prefix)
         self._rounding: Rounding = rounding
         self._rainy: dict[str, float] | None = None
 
@@ -32,19 +33,22 @@ class _ImageMetric(BaseMetric):
             self.results.append(Figures(self._figures(derained, wanted), rainy or {}))
 
     def compute_metrics(self, results: list[Figures]) -> dict[str, float]:
-        means = mean([Figures(*each) for each in results])  # mmengine makes plain tuples of them
+        means = mean(results)
         if means is None:
             return {}
-        if self._rainy is None:
-            self._rainy = means.rainy
-        return {**means.derained, **{f"rainy/{name}": value for name, value in self._rainy.items()}}
+        rainy = means.rainy if self._rainy is None else self._rainy
+        return {**means.derained, **{f"rainy/{name}": value for name, value in rainy.items()}}
 
     def evaluate(self, size: int) -> dict[str, float]:
-        found: dict[str, float] = super().evaluate(size)
-        if self._rainy is None and found:  # in the processes that are only told
-            start = f"{self.prefix}/rainy/" if self.prefix else "rainy/"
+        # mmengine lets processes exchange results in files below the current folder, and leaves that behind. They have
+        # images in turn, and some of them twice in the last one.
+        results = [figures for turn in zip(*gather(self.results), strict=True) for figures in turn][:size]
+        self.results.clear()
+        found = first_decides(lambda: self.compute_metrics(results))
+        if self._rainy is None and found:
+            start = "rainy/"
             self._rainy = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
-        return found
+        return {f"{self.prefix}/{name}" if self.prefix else name: value for name, value in found.items()}
 
     def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
         raise NotImplementedError
@@ -58,7 +62,6 @@ class DerainingMetric(_ImageMetric):
     Args:
         protocol: matlab_y, matlab_y_uint8, basicsr_y, opencv_y or rgb (`metrics.protocols`).
         rounding: Of derained images to 8 bits: ``round`` or ``floor``.
-        collect_device: Where processes exchange figures.
         prefix: None: the protocol.
     """
 
@@ -66,10 +69,9 @@ class DerainingMetric(_ImageMetric):
         self,
         protocol: str = "matlab_y",
         rounding: Rounding = "round",
-        collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        super().__init__(rounding, collect_device, prefix or protocol)
+        super().__init__(rounding, prefix or protocol)
         self.protocol = protocol
 
     def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
@@ -81,17 +83,16 @@ class OptionMetrics(_ImageMetric):
 
     Args:
         metrics: By name, ``type`` and arguments.
-        rounding, collect_device, prefix: As of `DerainingMetric`.
+        rounding, prefix: As of `DerainingMetric`.
     """
 
     def __init__(
         self,
         metrics: Mapping[str, dict[str, Any]],
         rounding: Rounding = "round",
-        collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
-        super().__init__(rounding, collect_device, prefix)
+        super().__init__(rounding, prefix)
         self._metrics = metrics
 
     def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:

@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from ..errors import OptionError
 from ..registered.lr_scheduler import build_schedule
 from ..training.optimisers import optimiser_settings, parameter_groups
 
@@ -33,7 +34,10 @@ class OptionOptimWrapper:
         options = cfg.pop("optimizer")
         settings = optimiser_settings(options, next(bare.parameters()).device.type)
         groups = parameter_groups(bare.network, settings["lr"], bare.options.backbone)
-        optimizer = OPTIMIZERS.get(options["type"])(groups, **settings)
+        kind = OPTIMIZERS.get(options["type"])
+        if kind is None:
+            raise OptionError(f"optim_wrapper.optimizer.type: neither PyTorch nor mmengine has '{options['type']}'")
+        optimizer = kind(groups, **settings)
         cfg.setdefault("type", "OptimWrapper")
         wrapper: OptimWrapper = OPTIM_WRAPPERS.build({**cfg, "optimizer": optimizer})
         return wrapper

@@ -14,8 +14,9 @@ from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from ..errors import RainOerMeError, WeightsError, described
-from ..processes import join_processes
+from ..processes import gather, join_processes
 from ..training.checkpoints import open_checkpoint
+from ..training.random_states import random_states
 from .checkpoints import as_mmengine
 from .hooks import model_of
 
@@ -37,6 +38,11 @@ class DistillationRunner(Runner):
             if get_device() == "cuda":
                 torch.cuda.set_device(local_rank)
         super().setup_env(env_cfg)
+
+    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """As ``Runner``; hooks call it in all processes: the first writes, and asks the others for their generators."""
+        self.random_states = gather(random_states(next(self.model.parameters()).device))
+        super().save_checkpoint(*arguments, **options)
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:
         """Go on from a checkpoint.

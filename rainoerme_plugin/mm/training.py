@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import utils as device_of_mmengine
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 
@@ -69,11 +69,10 @@ def _train(opt: dict[str, Any]) -> Path | None:
     if checkpoint is not None and "options" in checkpoint.state:
         differences = changes(checkpoint.state["options"], opt["asked"])
         notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
-    state = checkpoint.state if checkpoint is not None else {}
+    state = checkpoint.state if checkpoint else {}
     keep, went_back, warmup = checkpoint is not None, int(state.get("went_back", 0)), state.get("warmup")
     while True:
-        config = runner_config(_with_warmup(opt, warmup), {"went_back": went_back, "warmup": warmup})
-        runner = _runner(config, opt, found, keep)
+        runner = _runner(runner_config(_with_warmup(opt, warmup), went_back), opt, found, keep)
         for note in notes:
             runner.logger.warning(note)
         try:
@@ -178,6 +177,15 @@ def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
     return file
 
 
+class _Begun(Hook):
+    """Notes that all parts of a run could be built: much is so only when it begins."""
+
+    noted = False
+
+    def before_train(self, runner: Any) -> None:
+        self.noted = True
+
+
 def _train_config(request: Request) -> Path | None:
     """Train as a config of mmengine's says; whatever it imports is run."""
     file = request.option_file
@@ -195,13 +203,17 @@ def _train_config(request: Request) -> Path | None:
         config.resume = True
     if request.device != "auto":
         _compute_on(str(pick_device(request.device)))
+    begun = _Begun()
     try:
         runner = RUNNERS.build(config) if "runner_type" in config else DistillationRunner.from_cfg(config)
+        runner.register_hook(begun)
+        runner.train()
     except RainOerMeError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:  # mmengine's ways to refuse
+        if begun.noted:
+            raise
         raise OptionError(f"{file}: {described(error)}") from error
-    runner.train()
     saved = find_latest_checkpoint(runner.work_dir)
     rank = runner.rank
     leave_processes()

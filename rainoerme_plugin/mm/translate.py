@@ -11,12 +11,12 @@ from ..options import DistillationTrainOptions, StepOptions, check_refinements, 
 from ..registry import SCOPE
 
 
-def runner_config(opt: Mapping[str, Any], retreats: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def runner_config(opt: Mapping[str, Any], went_back: int = 0) -> dict[str, Any]:
     """The config of a run.
 
     Args:
         opt: Completed options (`training.opening.complete`).
-        retreats: What checkpoints are to say of collapses so far: ``went_back``, how often, and ``warmup``, until when.
+        went_back: How often the run has gone back from a collapse.
 
     Raises:
         OptionError: They are for another model than ``DistillationModel``.
@@ -36,7 +36,7 @@ def runner_config(opt: Mapping[str, Any], retreats: Mapping[str, Any] | None = N
         "experiment_name": opt["name"],
         "launcher": "pytorch" if opt["dist"] else "none",
         "env_cfg": {"cudnn_benchmark": True},
-        "randomness": {"seed": (opt["manual_seed"] or 0) % 2**32},
+        "randomness": {"seed": (opt["manual_seed"] or 0) % 2**32, "diff_rank_seed": True},
         "model": {
             "type": "DistillationModel",
             "network": opt["network_g"],
@@ -73,16 +73,14 @@ def runner_config(opt: Mapping[str, Any], retreats: Mapping[str, Any] | None = N
                 "max_keep_ckpts": logger.get("keep_checkpoints") or -1,
             },
         },
-        "custom_hooks": _hooks(opt, options, retreats),
+        "custom_hooks": _hooks(opt, options, went_back),
         "log_processor": {"by_epoch": False, "num_digits": 6},
         "visualizer": {"type": "Visualizer", "vis_backends": _backends(logger)},
         **_data(opt),
     }
 
 
-def _hooks(
-    opt: Mapping[str, Any], options: DistillationTrainOptions, retreats: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
+def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions, went_back: int) -> list[dict[str, Any]]:
     val = opt.get("val") or {}
     hooks: list[dict[str, Any]] = [{"type": "ScheduleHook", "seed": opt["manual_seed"]}]
     if options.ema_decay > 0:
@@ -96,7 +94,8 @@ def _hooks(
             "rounding": val.get("rounding", "round"),
         }
     )
-    hooks.append({"type": "SafeCheckpointHook", "options": opt["asked"], "retreats": dict(retreats or {})})
+    saved = {"options": opt["asked"], "went_back": went_back}
+    hooks.append({"type": "SafeCheckpointHook", **saved, "warmup": options.distillation.warmup if went_back else None})
     return hooks
 
 

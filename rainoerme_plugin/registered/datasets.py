@@ -70,6 +70,9 @@ class UnpairedRainDataset(UnpairedRain):
         if options.source != "files":
             self.load(show)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> UnpairedRainDataset:
+        return self  # mmengine copies what its configs hold; all images may be in this, and none is ever changed
+
 
 class PairedRainDataset(PairedRain):
     """Rainy test images with their clean versions, in any of the known layouts."""

@@ -131,16 +131,16 @@ def _from_mmengine(found: Any) -> Any:
     optimizer = found.get("optimizer")
     if isinstance(optimizer, Mapping):
         optimizer = {key: value for key, value in optimizer.items() if key in ("state", "param_groups")}
-    retreats = found.get("retreats") or {}
     return {
         "iter": found["meta"].get("iter"),
         "epoch": 0,
-        **{key: retreats[key] for key in ("went_back", "warmup") if key in retreats},
         "optimizers": [optimizer],
         "schedulers": found.get("param_schedulers") or [],
         "random": found.get("random") or [],
         "options": found.get("options") or {},
         "model": {**found["distillation"], "guard": found.get("collapse_guard")},
+        "went_back": found.get("went_back", 0),
+        "warmup": found.get("warmup"),
     }
 
 

@@ -135,7 +135,7 @@ def yaml_config(name: str, tmp_path: Path) -> dict[str, Any]:
 
 
 ALIKE = (
-    "default_scope", "custom_imports", "runner_type", "randomness", "env_cfg", "log_processor", "param_scheduler",
+    "default_scope", "custom_imports", "runner_type", "randomness.seed", "env_cfg", "log_processor", "param_scheduler",
     "train_cfg", "model.type", "model.loss.type", "model.network", "model.distillation", "model.precision",
     "model.accumulation", "model.nonfinite_limit", "model.tile", "optim_wrapper.constructor", "visualizer",
     "optim_wrapper.optimizer.type", "optim_wrapper.optimizer.lr", "train_dataloader.batch_size",

@@ -147,6 +147,20 @@ def test_overflows_of_float16_change_nothing_in_either(data: Path, monkeypatch: 
     assert_agreed(data, one, other, 12)
 
 
+def test_images_in_memory_are_there_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rainoerme_plugin.mm.loops import EndlessTrainLoop
+
+    batches, held = EndlessTrainLoop._batches, list[Any]()
+
+    def noted(self: EndlessTrainLoop) -> Any:
+        held.extend([self.dataloader.dataset, self.runner._train_dataloader["dataset"]])
+        return batches(self)
+
+    monkeypatch.setattr(EndlessTrainLoop, "_batches", noted)
+    by_mmengine(Request(tiny_options(data, **LEARNING, datasets__train__source="memory", val=None), root=data))
+    assert held[0].rainy.pixels.data_ptr() == held[1].rainy.pixels.data_ptr()
+
+
 def test_no_validation_is_none_in_both(data: Path) -> None:
     one, other = by_both(data, val=None, train__total_iter=3)
     assert_agreed(data, one, other, 3)
