@@ -210,10 +210,11 @@ def test_what_is_damaged_or_none_of_ours_is_refused_on_one_line(data: Path, trai
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_checkpoint_of_another_network_is_refused(data: Path, trained: Path, engine: str) -> None:
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_the_checkpoint_of_another_network_is_refused(data: Path, trained: Path, engine: str, ema: float) -> None:
     other = {**PARTS, "backbone": {"type": "RainOerMeNet", "channels": 6}}
     with pytest.raises(RainOerMeError) as caught:
-        resumed(data, folder(trained) / "iter_6.pth", network_g=other)[engine]()
+        resumed(data, folder(trained) / "iter_6.pth", network_g=other, train__ema_decay=ema)[engine]()
     assert "iter_6.pth" in str(caught.value)
 
 
