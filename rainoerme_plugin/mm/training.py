@@ -214,7 +214,7 @@ def _train_config(request: Request) -> Path | None:
         if begun.noted:
             raise
         if isinstance(error, KeyError) and error.args[0] in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-            raise OptionError(f"{file}: is for several processes; start it with torchrun, --launcher pytorch") from error
+            raise OptionError(f"{file}: is for several processes: torchrun, --launcher pytorch") from error
         raise OptionError(f"{file}: {described(error)}") from error
     saved = find_latest_checkpoint(runner.work_dir)
     rank = runner.rank
