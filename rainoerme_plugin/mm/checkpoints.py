@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
 from ..processes import first_decides, rank_and_world
@@ -106,6 +106,11 @@ class SafeCheckpointHook(Hook):
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         if not getattr(runner, "_resume", False):
             return
+        if not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            # Nobody goes on with the running mean, so nobody puts the weights back in its place.
+            for name, value in checkpoint.get("ema_state_dict", {}).items():
+                if name.startswith(EMA):
+                    checkpoint["state_dict"][name.removeprefix(EMA)] = value
         model = model_of(runner)
         model.set_more_state(checkpoint.get("distillation") or {})
         states = checkpoint.get("random") or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +15,8 @@ from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from ..errors import RainOerMeError, WeightsError, described
-from ..processes import gather, join_processes
+from ..files import sync
+from ..processes import gather, join_processes, rank_and_world
 from ..training.checkpoints import open_checkpoint
 from ..training.random_states import random_states
 from .checkpoints import as_mmengine
@@ -39,10 +41,21 @@ class DistillationRunner(Runner):
                 torch.cuda.set_device(local_rank)
         super().setup_env(env_cfg)
 
-    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
-        """As ``Runner``; hooks call it in all processes: the first writes, and asks the others for their generators."""
+    def save_checkpoint(self, out_dir: str, filename: str, *arguments: Any, **options: Any) -> None:
+        """As ``Runner``, but a file is written whole or not at all.
+
+        Hooks call it in all processes: the first writes, and asks the others for their generators.
+        """
         self.random_states = gather(random_states(next(self.model.parameters()).device))
-        super().save_checkpoint(*arguments, **options)
+        whole = Path(out_dir) / filename
+        if not whole.parent.is_dir():  # somewhere that mmengine's file clients know
+            super().save_checkpoint(out_dir, filename, *arguments, **options)
+            return
+        partial = f".{filename}.mmengine"  # what `files.remove_leftovers` removes
+        super().save_checkpoint(out_dir, partial, *arguments, **options)
+        if rank_and_world()[0] == 0:
+            os.replace(whole.with_name(partial), whole)
+            sync(whole.parent)
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:
         """Go on from a checkpoint.

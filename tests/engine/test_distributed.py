@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from both import differing
 from several import DEADLINE, Ranks, Torchrun, end_all, errors, free_port, spawn, wait_for
 from tiny import model_options, tiny_data, tiny_options, write_images
 
@@ -65,25 +66,6 @@ def whole(data: Path, chancy: Path) -> Path:
 
 def models(root: Path, name: str | int = "latest") -> dict[str, dict[str, Any]]:
     return torch.load(root / "experiments" / "tiny" / "models" / f"net_g_{name}.pth", weights_only=True)
-
-
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
-    if items is None:
-        return {key: value}
-    return {place: leaf for name, item in items for place, leaf in flat(item, f"{key}.{name}").items()}
-
-
-def differing(one: Any, other: Any) -> list[str]:
-    """Where two checkpoints or states differ in a bit."""
-    left, right = flat(one), flat(other)
-
-    def same(key: str) -> bool:
-        a, b = left.get(key), right.get(key)
-        tensors = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-        return torch.equal(a, b) if tensors else type(a) is type(b) and a == b
-
-    return sorted(key for key in left.keys() | right.keys() if not same(key))
 
 
 def state(root: Path, iteration: int) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
 
     gradients = Distiller.gradients
 
-    def stopping(self: Distiller, images: Any, weights: Any, iteration: int, **more: Any) -> Any:
+    def stopping(self: Distiller, images: Any, weights: Any, iteration: int, *more: Any) -> Any:
         if iteration == (HALF if engine == "basicsr" else HALF - 1):  # mmengine's loop asks before an iteration
             signal.raise_signal(signal.SIGTERM)
-        return gradients(self, images, weights, iteration, **more)
+        return gradients(self, images, weights, iteration, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Distiller, "gradients", stopping)
@@ -93,6 +93,33 @@ def test_a_run_that_changes_its_engine_often(data: Path) -> None:
         run(engine, options, data / "often", f"train.total_iter={2 * last}", resume=True)
     assert not differing(network(data / "often"), network(data / "whole"))
     assert not differing(saved(data / "often", LAST), saved(data / "whole", LAST))
+
+
+def test_who_goes_on_without_the_mean_goes_on_with_the_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = tiny_options(data, **LEARNING)
+    stopped_at_half("mmengine", options, data / "half", monkeypatch)
+    for engine in ENGINES:
+        shutil.copytree(data / "half", data / engine)
+        run(engine, options, data / engine, "train.ema_decay=0", resume=True)
+    one, other = network(data / "basicsr"), network(data / "mmengine")
+    assert not differing(one["params"], other["params"])
+    assert "params_ema" not in other
+
+
+def test_a_checkpoint_is_whole_or_not_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(value: Any, file: Any, **options: Any) -> None:
+        file.write(b"half of it") if hasattr(file, "write") else Path(file).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    options = tiny_options(data, **LEARNING)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run("mmengine", options, data)
+    assert not list(folder(data).glob("iter_*.pth"))
+    run("mmengine", options, data, resume=True)
+    assert (folder(data) / f"iter_{LAST}.pth").is_file()
+    assert not list(folder(data).glob(".*"))
 
 
 @pytest.fixture(scope="module")
