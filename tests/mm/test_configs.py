@@ -19,6 +19,7 @@ from tiny import OPTIONS, tiny_data
 import rainoerme_plugin
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.mm.translate import runner_config
+from rainoerme_plugin.options import DistillationOptions, read_section
 from rainoerme_plugin.training.opening import complete
 
 CONFIGS = sorted((OPTIONS / "mmengine").glob("*.py"))
@@ -136,7 +137,7 @@ def yaml_config(name: str, tmp_path: Path) -> dict[str, Any]:
 
 ALIKE = (
     "default_scope", "custom_imports", "runner_type", "randomness.seed", "env_cfg", "log_processor", "param_scheduler",
-    "train_cfg", "model.type", "model.loss.type", "model.network", "model.distillation", "model.precision",
+    "train_cfg", "model.type", "model.loss.type", "model.network", "model.precision",
     "model.accumulation", "model.nonfinite_limit", "model.tile", "optim_wrapper.constructor", "visualizer",
     "optim_wrapper.optimizer.type", "optim_wrapper.optimizer.lr", "train_dataloader.batch_size",
     "train_dataloader.num_workers", "train_dataloader.sampler", "train_dataloader.collate_fn",
@@ -158,6 +159,9 @@ def test_a_config_says_what_the_option_file_says(name: str, tmp_path: Path) -> N
     own, theirs = Config.fromfile(OPTIONS / "mmengine" / f"{name}.py"), yaml_config(f"{name}.yml", tmp_path)
     # What is a default need not be written.
     theirs["param_scheduler"] = {key: value for key, value in theirs["param_scheduler"].items() if value != -1}
+    schedules = [read_section(DistillationOptions, at(config, "model.distillation"), "") for config in (own, theirs)]
+    assert schedules[0].build() == schedules[1].build()
+    assert schedules[0].refinements() == schedules[1].refinements()
     found = {key: at(own, key) for key in ALIKE}
     assert found == {key: at(theirs, key) for key in ALIKE}
     assert tuple(own.optim_wrapper.optimizer.betas) == tuple(theirs["optim_wrapper"]["optimizer"]["betas"])

@@ -44,10 +44,10 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
 
     gradients = Distiller.gradients
 
-    def stopping(self: Distiller, images: Any, weights: Any, iteration: int, *more: Any) -> Any:
+    def stopping(self: Distiller, images: Any, weights: Any, iteration: int, *more: Any, **options: Any) -> Any:
         if iteration == (HALF if engine == "basicsr" else HALF - 1):  # mmengine's loop asks before an iteration
             signal.raise_signal(signal.SIGTERM)
-        return gradients(self, images, weights, iteration, *more)
+        return gradients(self, images, weights, iteration, *more, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Distiller, "gradients", stopping)

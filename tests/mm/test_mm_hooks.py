@@ -203,8 +203,8 @@ def test_its_state_is_kept_in_checkpoints() -> None:
 def break_steps(monkeypatch: pytest.MonkeyPatch, iterations: set[int]) -> None:
     gradients = Distiller.gradients
 
-    def broken(self: Distiller, images: Any, weights: Any, iteration: int, **more: Any) -> Any:
-        step = gradients(self, images, weights, iteration, **more)
+    def broken(self: Distiller, images: Any, weights: Any, iteration: int, *more: Any, **options: Any) -> Any:
+        step = gradients(self, images, weights, iteration, *more, **options)
         return step.__class__(**{**vars(step), "loss": step.loss * float("nan")}) if iteration in iterations else step
 
     monkeypatch.setattr(Distiller, "gradients", broken)

@@ -17,6 +17,7 @@ from tiny import RATE, model_options, tiny_data
 from torch import Tensor
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.data.panels import stages_of
 from rainoerme_plugin.errors import CollapseError, OptionError, WeightsError
 from rainoerme_plugin.models.distillation_model import DistillationModel
 from rainoerme_plugin.plugin import register
@@ -541,7 +542,7 @@ def test_bytes_and_floats_train_alike_bit_for_bit(tmp_path: Path) -> None:
     opt = options(tmp_path)
     floats, integers = after_steps(deepcopy(opt)), after_steps(deepcopy(opt), images="uint8")
     assert close(floats.net_g, integers.net_g, tolerance=0)
-    shown = integers._training_images(integers._step)
+    shown = stages_of(integers._step)
     assert set(shown) == {"rainy", "soft label", "rain layer", "clean + rain", "derained"}
     assert all(
         float(images.min()) >= 0 and float(images.max()) <= 1.01 for images in (shown["rainy"], shown["soft label"])
