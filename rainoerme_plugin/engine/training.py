@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import keep_memory
 from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
-from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import claimed, first_decides, gather, leave_processes, losses_told
 from ..progress import is_terminal
-from ..training.checkpoints import Checkpoint, changes, last_good, open_checkpoint, prune, remove_after
+from ..training.checkpoints import Checkpoint, changes, prune
+from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.opening import open_folder, settle_seed
 from ..training.random_states import random_states, set_random_states, undisturbed
 from ..training.signals import Agreement, Signals
@@ -51,7 +50,7 @@ def train(request: Request) -> dict[str, Any]:
 
 
 def _train(opt: dict[str, Any]) -> None:
-    checkpoint, problems = _find_checkpoint(opt)
+    checkpoint, problems = find_checkpoint(opt)
     before = (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None
     settle_seed(opt, before)
     warmup = None if checkpoint is None else checkpoint.state.get("warmup")
@@ -73,32 +72,16 @@ def _train(opt: dict[str, Any]) -> None:
                 return
             except CollapseError as error:
                 went_back += 1
-                checkpoint, warmup = _retreat(opt, error, went_back, logger)
+                checkpoint, warmup, told = retreat(opt, error, went_back)
+                if checkpoint is None:
+                    settle_seed(opt)
+                logger.warning(told)
                 run = _Run(_continued(opt, checkpoint, warmup), loaders, checkpoint, went_back)
-
-
-def _find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint to go on from, and what is wrong with later ones.
-
-    It is the one that the option file names, or with auto_resume the last good one.
-    """
-
-    def find() -> tuple[Path | None, list[str]]:
-        if opt["auto_resume"]:
-            checkpoint, problems = last_good(Path(opt["path"]["training_states"]))
-            return (checkpoint.path if checkpoint else None), problems
-        named = opt["path"].get("resume_state")
-        return (Path(named) if named else None), []
-
-    path, problems = first_decides(find)
-    return (open_checkpoint(path) if path else None), problems
 
 
 def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None, warmup: int | None) -> dict[str, Any]:
     """A copy of the options, with the networks of a checkpoint to start from, and another warm-up if there is one."""
-    own = deepcopy(dict(opt))
-    if warmup is not None:
-        own["train"]["distillation"] = {**(own["train"].get("distillation") or {}), "warmup": warmup}
+    own = with_warmup(opt, warmup)
     if checkpoint is None:
         return own
     ignored = own["path"].get("ignore_resume_networks") or []
@@ -112,40 +95,6 @@ def _continued(opt: Mapping[str, Any], checkpoint: Checkpoint | None, warmup: in
         if own[key].get("type") == "DistillationNet":
             own[key].pop("pretrained", None)  # all its weights come from the checkpoint
     return own
-
-
-def _retreat(
-    opt: dict[str, Any], error: CollapseError, went_back: int, logger: logging.Logger
-) -> tuple[Checkpoint | None, int]:
-    """The last checkpoint before a collapse, None to begin anew, and how long the warm-up is then.
-
-    Raises:
-        CollapseError: The options say to stop, or it has happened too often.
-    """
-    guard = read_section(GuardOptions, opt["train"].get("collapse_guard") or {}, "train.collapse_guard")
-    if guard.policy == "stop":
-        raise error
-    if went_back > guard.times:
-        raise CollapseError(f"{error} (It went back {guard.times} times, as train.collapse_guard says)", error.sound)
-
-    def find() -> Path | None:
-        states = Path(opt["path"]["training_states"])
-        good, _ = last_good(states, before=error.sound)
-        remove_after(states, good.iteration if good else 0)
-        return good.path if good else None
-
-    path = first_decides(find)
-    checkpoint = open_checkpoint(path) if path else None
-    if checkpoint is None:
-        settle_seed(opt)
-    asked = read_section(DistillationOptions, opt["train"].get("distillation") or {}, "train.distillation")
-    start = checkpoint.iteration if checkpoint else asked.build().warmup
-    warmup = start + went_back * guard.longer_warmup
-    logger.warning(
-        f"{error} Going back to {f'iteration {start}' if checkpoint else 'the start'}, with the warm-up until "
-        f"iteration {warmup} ({went_back} of at most {guard.times} times)"
-    )
-    return checkpoint, warmup
 
 
 def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: Loaders) -> None:

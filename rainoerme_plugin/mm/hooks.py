@@ -51,7 +51,7 @@ class ScheduleHook(Hook):
         model.iteration = runner.iter + 1
         model.seed = int((runner.seed if self._seed is None else self._seed) or 0)
         model.weights = model.schedule.at(model.iteration, seed=model.seed)
-        if model.options.distillation.refinements().teacher.is_needed:
+        if model.refinements.teacher.is_needed:
             model.teacher = self._mean(runner)
 
     @staticmethod

@@ -24,7 +24,7 @@ from ..distillation.step import DistillationStep, distillation_step
 from ..errors import OptionError
 from ..options import StepOptions, read_section
 from ..registry import MODELS
-from ..training.distiller import Distiller, backbone_of, check_trainable
+from ..training.distiller import Distiller, backbone_of, check_trainable, named_losses, own_seed
 from ..training.skips import Skips
 from ..weights import load_weights
 
@@ -107,7 +107,7 @@ class DistillationModel(BaseModel):
             found[0].requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.criterion = loss if isinstance(loss, nn.Module) else _build_loss(loss or {"type": "SSIMLoss"})
-        self.schedule = self.options.distillation.build()
+        self.schedule, self.refinements = self.options.distillation.build(), self.options.distillation.refinements()
         self.tile = None if tile == "auto" else int(tile)
         self.skips = Skips(self.options.nonfinite_limit, Path("nonfinite"), _warn)
         self.weights: StepWeights | None = None
@@ -135,7 +135,7 @@ class DistillationModel(BaseModel):
         if mode == "tensor":
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
         rainy, label, clean = (as_floats(image) for image in inputs)
-        refined = self.options.distillation.refinements().at(self.iteration, len(rainy), self.seed)
+        refined = self.refinements.at(self.iteration, len(rainy), own_seed(self.seed))
         self.last = step = distillation_step(
             self.network,
             rainy,
@@ -147,7 +147,7 @@ class DistillationModel(BaseModel):
             teacher=self.teacher,
         )
         # mmengine descends what has 'loss' in its name, and logs the rest.
-        return {"loss": step.loss, "l_soft": step.soft_loss, "l_hard": step.hard_loss, "rain_energy": step.rain_energy}
+        return {"loss": step.loss, **named_losses(step)}
 
     def train_step(self, data: Mapping[str, Any], optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One step through `training.distiller`; a step whose numbers went wrong is left out.
@@ -188,7 +188,6 @@ class DistillationModel(BaseModel):
                 else None,
             )
         self.last = step
-        log = {"loss": step.loss, "l_soft": step.soft_loss, "l_hard": step.hard_loss, "rain_energy": step.rain_energy}
         scaler = distiller.scaler
         if scaler.is_enabled():
             scaler.unscale_(optim_wrapper)
@@ -205,7 +204,7 @@ class DistillationModel(BaseModel):
             optim_wrapper.step()
             if accumulates:
                 optim_wrapper.zero_grad()
-        return log
+        return {"loss": step.loss, **named_losses(step)}
 
     @property
     def teacher(self) -> nn.Module | None:

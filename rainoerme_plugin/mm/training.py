@@ -18,10 +18,10 @@ from ..archs.adapt import is_out_of_memory
 from ..config import Request, parse_override
 from ..devices import keep_memory, pick_device
 from ..errors import CollapseError, OptionError, RainOerMeError, described
-from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import claimed, first_decides, leave_processes, losses_told
 from ..registry import DATASETS, MODELS
-from ..training.checkpoints import changes, last_good, open_checkpoint, remove_after
+from ..training.checkpoints import Checkpoint, changes
+from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.distiller import check_trainable, try_crop
 from ..training.opening import complete, open_folder, settle_seed
 from ..weights import checkpoint_of, save_checkpoint, save_safetensors
@@ -61,26 +61,24 @@ def _compute_on(device: str) -> None:
 
 
 def _train(opt: dict[str, Any]) -> Path | None:
-    states = Path(opt["path"]["training_states"])
-    found, problems = first_decides(lambda: _last(opt, states))
-    checkpoint = open_checkpoint(found) if found else None
-    settle_seed(opt, (checkpoint.state.get("options") or {}).get("manual_seed") if checkpoint else None)
-    notes = [*opt["warnings"], *(f"passed over: {problem}" for problem in problems)]
-    if checkpoint is not None and "options" in checkpoint.state:
-        differences = changes(checkpoint.state["options"], opt["asked"])
-        notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
+    checkpoint, problems = find_checkpoint(opt)
     state = checkpoint.state if checkpoint else {}
+    settle_seed(opt, (state.get("options") or {}).get("manual_seed"))
+    notes = [*opt["warnings"], *(f"passed over: {problem}" for problem in problems)]
+    if "options" in state:
+        differences = changes(state["options"], opt["asked"])
+        notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
     keep, went_back, warmup = checkpoint is not None, int(state.get("went_back", 0)), state.get("warmup")
     while True:
-        runner = _runner(runner_config(_with_warmup(opt, warmup), went_back), opt, found, keep)
+        runner = _runner(runner_config(with_warmup(opt, warmup), went_back), opt, checkpoint, keep)
         for note in notes:
             runner.logger.warning(note)
         try:
             runner.train()
         except CollapseError as error:
             went_back += 1
-            found, warmup = _retreat(opt, error, went_back)
-            notes, keep = [f"{error} Going back to {found or 'the start'}, with the warm-up until {warmup}"], True
+            checkpoint, warmup, told = retreat(opt, error, went_back)
+            notes, keep = [told], True
             settle_seed(opt)
         except RuntimeError as error:
             if is_out_of_memory(error):
@@ -93,45 +91,10 @@ def _train(opt: dict[str, Any]) -> Path | None:
             return _latest(opt, runner)
 
 
-def _last(opt: Mapping[str, Any], states: Path) -> tuple[Path | None, list[str]]:
-    if opt["auto_resume"]:
-        checkpoint, problems = last_good(states)
-        return (checkpoint.path if checkpoint else None), problems
-    named = opt["path"].get("resume_state")
-    return (Path(named) if named else None), []
-
-
-def _with_warmup(opt: dict[str, Any], warmup: int | None) -> dict[str, Any]:
-    own = deepcopy(opt)
-    if warmup is not None:
-        own["train"]["distillation"] = {**(own["train"].get("distillation") or {}), "warmup": warmup}
-    return own
-
-
-def _retreat(opt: Mapping[str, Any], error: CollapseError, went_back: int) -> tuple[Path | None, int]:
-    """The last checkpoint before a collapse, None to begin anew, and how long the warm-up is then.
-
-    Raises:
-        CollapseError: The options say to stop, or it has happened too often.
-    """
-    guard = read_section(GuardOptions, opt["train"].get("collapse_guard") or {}, "train.collapse_guard")
-    if guard.policy == "stop" or went_back > guard.times:
-        raise error
-
-    def find() -> tuple[Path | None, int]:
-        states = Path(opt["path"]["training_states"])
-        good, _ = last_good(states, before=error.sound)
-        remove_after(states, good.iteration if good else 0)
-        return (good.path, good.iteration) if good else (None, 0)
-
-    path, iteration = first_decides(find)
-    asked = read_section(DistillationOptions, opt["train"].get("distillation") or {}, "train.distillation")
-    start = iteration if path else asked.build().warmup
-    return path, start + went_back * guard.longer_warmup
-
-
-def _runner(config: dict[str, Any], opt: dict[str, Any], checkpoint: Path | None, keep: bool) -> DistillationRunner:
-    """The runner; data and model are made first, so that what is wrong with them shows while an older run is there."""
+def _runner(
+    config: dict[str, Any], opt: dict[str, Any], checkpoint: Checkpoint | None, keep: bool
+) -> DistillationRunner:
+    """The runner. What is wrong with data and model shows before an older run is set aside."""
     parts = deepcopy(config)
     try:
         loader = parts["train_dataloader"]
@@ -149,7 +112,7 @@ def _runner(config: dict[str, Any], opt: dict[str, Any], checkpoint: Path | None
     open_folder(opt, keep=keep)
     first_decides(lambda: None)  # the folder is there for all
     if checkpoint is not None:
-        parts.update(load_from=str(checkpoint), resume=True)
+        parts.update(load_from=str(checkpoint.path), resume=True)
     for name in ("custom_imports", "runner_type", "model_wrapper_cfg"):
         parts.pop(name)
     return DistillationRunner(**parts, cfg=Config(config))

@@ -20,7 +20,7 @@ from ..distillation.graphs import Images
 from ..options import DistillationTrainOptions, Section, check_refinements, read_section
 from ..processes import mean_of_processes
 from ..registered.lr_scheduler import build_schedule
-from ..training.distiller import Distiller, backbone_of, check_trainable, try_crop
+from ..training.distiller import Distiller, backbone_of, check_trainable, named_losses, try_crop
 from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
@@ -129,10 +129,8 @@ class DistillationModel(DerainingModel):
 
     def get_current_log(self) -> OrderedDict[str, float]:
         """Losses of the last step (averaged over processes), and how much rain its rain layers held."""
-        step = self._step
-        log = OrderedDict(l_soft=step.soft_loss, l_hard=step.hard_loss, rain_energy=step.rain_energy)
-        self._shown = stages_of(step)
-        self.log_dict = self.reduce_loss_dict(log)
+        self._shown = stages_of(self._step)
+        self.log_dict = self.reduce_loss_dict(OrderedDict(named_losses(self._step)))
         return self.log_dict
 
     # --- what BasicSR does less well ---

@@ -114,8 +114,7 @@ class Distiller:
         frozen = iteration <= self._frozen_until
         if self._backbone is not None:
             self._backbone.train(not frozen)
-        own_seed = seed + 1_000_003 * rank_and_world()[0]
-        refined = self._refinements.at(iteration, len(images[0]), own_seed, self._accumulation)
+        refined = self._refinements.at(iteration, len(images[0]), own_seed(seed), self._accumulation)
         self._refined, self._teacher = self._on_device(refined), teacher
         step = None
         if self.graphs is not None and not keep and backward is None:
@@ -208,6 +207,16 @@ class Distiller:
         rainy, label, clean = images
         batch = {"rainy": rainy, "label": label, "clean": clean, "rain": step.rain, **paths, "problem": problem}
         self.skips.note(iteration, problem, batch, is_culprit=own is not None or rank_and_world()[0] == 0)
+
+
+def own_seed(seed: int) -> int:
+    """Of what this process draws by itself: each has its own rain."""
+    return seed + 1_000_003 * rank_and_world()[0]
+
+
+def named_losses(step: DistillationStep) -> dict[str, Tensor]:
+    """What the log has of a step, by the names in it."""
+    return {"l_soft": step.soft_loss, "l_hard": step.hard_loss, "rain_energy": step.rain_energy}
 
 
 def _from_compiler(error: Exception) -> bool:
