@@ -130,7 +130,7 @@ def test_it_is_gone_back_from_so_many_times(data: Path) -> None:
     # As with BasicSR's engine: nothing was sound, so it begins anew, with a warm-up of 10, then 16.
     for iteration, warmup in ((8, 10), (14, 16)):
         assert f"collapsed at iteration {iteration}" in said
-        assert f"Going back to the start, with the warm-up until {warmup}" in said
+        assert f"Going back to the start, with the warm-up until iteration {warmup}" in said
 
 
 def test_a_sound_run_that_went_back_ends_and_its_later_checkpoints_are_gone(
