@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,39 @@ def test_a_lost_connection_is_told_as_the_end_of_another_process() -> None:
         raise RuntimeError("a fault of our own")
     with pytest.raises(RuntimeError, match="closed by peer"), losses_told(0, 1):
         raise RuntimeError("Connection closed by peer")
+
+
+_LEAVING = """
+import argparse, atexit, os
+from rainoerme_plugin import commands
+from rainoerme_plugin.processes import join_processes, leave_processes
+
+class Run:
+    def run(parsed):
+        if {joins}:
+            join_processes("pytorch", "cpu")
+            leave_processes()
+        return 0
+
+commands.COMMANDS["list"] = Run
+commands.build_parser = lambda: argparse.ArgumentParser()
+argparse.ArgumentParser.parse_known_args = lambda *_: (argparse.Namespace(command="list"), [])
+atexit.register(lambda: print("handlers run", flush=True))
+status = commands.main([])
+print("Python ends", status, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("joins", "told"), [(False, ["Python ends 0", "handlers run"]), (True, ["handlers run"])], ids=["alone", "several"]
+)
+def test_one_of_several_ends_before_python_takes_its_threads_down(joins: bool, told: list[str]) -> None:
+    meeting = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", _LEAVING.format(joins=joins)],
+        env={**os.environ, **meeting},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout.splitlines()) == (0, told), result.stderr

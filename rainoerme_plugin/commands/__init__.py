@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import io
 import logging
 import os
@@ -63,8 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _ending_like_ctrl_c():
         status = _run(parsed)
     _drop_what_cannot_be_written()
-    if status and _joined_others():
-        # Others may be gone: to take leave of them could take as long as one waits for an answer.
+    if _joined_others():
+        # PyTorch's threads may still be busy with what Python now takes down, and then abort the process. And after an
+        # error others may be gone: to take leave of them could take as long as one waits for an answer.
+        if not status:
+            atexit._run_exitfuncs()
         os._exit(status)
     return status
 
@@ -124,5 +128,5 @@ def _ending_like_ctrl_c() -> Iterator[None]:
 
 
 def _joined_others() -> bool:
-    distributed = sys.modules.get("torch.distributed")
-    return distributed is not None and distributed.is_available() and bool(distributed.is_initialized())
+    processes = sys.modules.get("rainoerme_plugin.processes")
+    return processes is not None and bool(processes.has_joined())
