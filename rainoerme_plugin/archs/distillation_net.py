@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .adapt import Needs, checkpoint_parts, derain
 from .catalogue import needs_of
-from .rainoerme import RainLayers, detail_block, initialise
+from .rainoerme import RainLayers, detail_block, initialise, start_as_identity
 
 
 class DistillationNet(nn.Module):
@@ -61,21 +60,3 @@ class DistillationNet(nn.Module):
     def checkpoint_parts(self) -> dict[str, nn.Module]:
         """What a checkpoint holds under which key's ending: the bare backbone under the key itself."""
         return {**checkpoint_parts(self.backbone), "_detail": self.detail}
-
-
-@torch.no_grad()
-def start_as_identity(block: nn.Sequential) -> None:
-    """Let a detail enhancement block give back its input, but for what its N(0, 0.02) weights add.
-
-    The rain layer goes through as its positive and its negative part, for a ReLU lets only the one through. (After the
-    last ReLU of the DID variant only the positive part is left: rain is bright.)
-    """
-    first, *middle, last = (layer for layer in block if isinstance(layer, nn.Conv2d))
-    for channel in range(3):
-        first.weight[channel, channel, 1, 1] += 1
-        first.weight[channel + 3, channel, 1, 1] -= 1
-        for layer in middle:
-            for copy in (channel, channel + 3):
-                layer.weight[copy, copy, 1, 1] += 1
-        last.weight[channel, channel, 1, 1] += 1
-        last.weight[channel, channel + 3, 1, 1] -= 1

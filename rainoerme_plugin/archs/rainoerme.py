@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,22 +74,43 @@ def detail_block(layers: int) -> nn.Sequential:
     return nn.Sequential(*_conv_relu(3, 16), *_conv_relu(16, 3))
 
 
+@torch.no_grad()
+def start_as_identity(block: nn.Sequential) -> None:
+    """Let a detail enhancement block give back its input, but for what its N(0, 0.02) weights add.
+
+    The rain layer goes through as its positive and its negative part, for a ReLU lets only the one through. (After the
+    last ReLU of the DID variant only the positive part is left: rain is bright.)
+    """
+    first, *middle, last = (layer for layer in block if isinstance(layer, nn.Conv2d))
+    for channel in range(3):
+        first.weight[channel, channel, 1, 1] += 1
+        first.weight[channel + 3, channel, 1, 1] -= 1
+        for layer in middle:
+            for copy in (channel, channel + 3):
+                layer.weight[copy, copy, 1, 1] += 1
+        last.weight[channel, channel, 1, 1] += 1
+        last.weight[channel, channel + 3, 1, 1] -= 1
+
+
 class RainOerMeNet(nn.Module):
     """The paper's residual derainer with its detail enhancement block.
 
-    The names of the parameters are those of the released checkpoints, so that they load strictly. Convolution
-    weights start as N(0, 0.02) and biases as 0, like the authors'.
+    The names of the parameters are those of the released checkpoints, so that they load strictly.
 
     Args:
         channels: Feature channels; the paper's 16 make 55,046 parameters.
         detail_layers: Convolutions of the detail enhancement block: 3, or 2 for the paper's DID variant
             (52,726 parameters), whose last convolution is followed by a ReLU.
+        start: Weights before training. ``noise``, the authors': N(0, 0.02), of which hardly any signal or gradient
+            comes through, so that training may find no rain at all. ``kaiming`` keeps the features' size from
+            convolution to convolution (He et al., ICCV 2015), and the detail enhancement block starts as the
+            identity. Biases start as 0.
 
     Raises:
-        ValueError: ``detail_layers`` is neither 2 nor 3, or ``channels`` is not positive.
+        ValueError: ``detail_layers`` is neither 2 nor 3, ``channels`` is not positive, or ``start`` is none of these.
     """
 
-    def __init__(self, channels: int = 16, detail_layers: int = 3) -> None:
+    def __init__(self, channels: int = 16, detail_layers: int = 3, start: str = "noise") -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
@@ -101,6 +123,18 @@ class RainOerMeNet(nn.Module):
         self.outc = nn.Sequential(_conv(channels, 3), nn.Tanh())
         self.out2 = detail_block(detail_layers)
         self.apply(initialise)
+        if start == "kaiming":
+            self._start_by_kaiming()
+        elif start != "noise":
+            raise ValueError(f"start must be noise or kaiming, got '{start}'")
+
+    def _start_by_kaiming(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.startswith("out"):
+                # A high-pass module adds the signals of these two: each may have half of the variance.
+                is_added = name.endswith(("conv1.0", "dilated_conv"))
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if is_added else "relu")
+        start_as_identity(self.out2)
 
     def rain_layer(self, rainy: Tensor) -> Tensor:
         """The rain layer of ``rainy`` (B, 3, H, W) in [0, 1]: same shape, within (-1, 1)."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .coarse import CoarseFilter, Depth
+from .lines import across, along, opened
 
 Plane = NDArray[np.float32]
 
@@ -60,34 +61,9 @@ def find_streaks(image: NDArray[Depth], share: float = 0.5) -> Streaks:
     if total < 1e-6:
         return Streaks(slant, 3)
     for width in range(3, WIDEST, 2):
-        if total - float(_open(streaks, across(slant, width)).mean()) >= share * total:
+        if total - float(opened(streaks, across(slant, width)).mean()) >= share * total:
             return Streaks(slant, width)
     return Streaks(slant, WIDEST)
-
-
-def across(slant: float, width: int) -> NDArray[np.uint8]:
-    """The window, a digital line across streaks of this slant in degrees, ``width`` columns wide."""
-    columns = np.arange(width) - width // 2
-    rows = np.rint(columns * np.tan(np.radians(slant))).astype(int)
-    return _line(rows, columns)
-
-
-def _along(slant: float, length: int) -> NDArray[np.uint8]:
-    rows = np.arange(length) - length // 2
-    return _line(rows, np.rint(-rows * np.tan(np.radians(slant))).astype(int))
-
-
-def _line(rows: NDArray[np.int_], columns: NDArray[np.int_]) -> NDArray[np.uint8]:
-    high, wide = int(np.abs(rows).max()), int(np.abs(columns).max())
-    window = np.zeros((2 * high + 1, 2 * wide + 1), np.uint8)
-    window[rows + high, columns + wide] = 1
-    return window
-
-
-def _open(image: NDArray[Any], window: NDArray[np.uint8]) -> NDArray[Any]:
-    # Not morphologyEx, which would turn the window's opening into one of another border for each half.
-    eroded = cv2.erode(image, window, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(cv2.dilate(eroded, window, borderType=cv2.BORDER_REFLECT))
 
 
 def _brightness(image: NDArray[Depth]) -> Plane:
@@ -96,13 +72,13 @@ def _brightness(image: NDArray[Depth]) -> Plane:
 
 def _narrow(plane: Plane) -> Plane:
     """What is bright and less than `WIDEST` wide."""
-    return np.asarray(plane - _open(plane, np.ones((1, WIDEST), np.uint8)), np.float32)
+    return np.asarray(plane - opened(plane, np.ones((1, WIDEST), np.uint8)), np.float32)
 
 
 def _lasting(narrow: Plane, slant: float) -> Plane:
     """The part of it that lasts along the fall of the rain, a column to either side included."""
     widened = cv2.dilate(narrow, np.ones((1, 3), np.uint8), borderType=cv2.BORDER_REFLECT)
-    return np.minimum(narrow, _open(widened, _along(slant, LENGTH)))
+    return np.minimum(narrow, opened(widened, along(slant, LENGTH)))
 
 
 def _direction(narrow: Plane) -> float:
@@ -157,7 +133,7 @@ class AdaptiveFilter(CoarseFilter):
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
         streaks = find_streaks(image, self.share)
         width = min(max(streaks.width + self.wider, self.shortest), self.longest)
-        return _open(image, across(streaks.slant, width)).astype(image.dtype, copy=False)
+        return opened(image, across(streaks.slant, width))
 
 
 def label_cost(rainy: NDArray[Depth], label: NDArray[Depth], slant: float, lost_weight: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import atan2, degrees, radians, tan
 from typing import Any, ClassVar
 
 import cv2
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from .adaptive import AdaptiveFilter, BestFilter
 from .coarse import CoarseFilter, Depth
+from .lines import Window, along, opened
 from .rank import rank_filter
 
 
@@ -90,14 +92,62 @@ class OpeningFilter(CoarseFilter):
         _check_window(self.window)
 
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
-        kernel = np.ones(self.window, np.uint8)
-        eroded = cv2.erode(image, kernel, borderType=cv2.BORDER_REFLECT)
-        return cv2.dilate(eroded, kernel, borderType=cv2.BORDER_REFLECT).astype(image.dtype, copy=False)
+        return opened(image, np.ones(self.window, np.uint8))
 
     @property
     def reach(self) -> tuple[int, int]:
         rows, columns = _half(self.window)
         return 2 * rows, 2 * columns
+
+
+@dataclass(frozen=True)
+class StreaksFilter(CoarseFilter):
+    """Opening that takes out nothing but streaks: what is brighter in all colours, narrow and long.
+
+    Of what the opening by ``window`` takes out, the least of the three colours counts, and of that, what lasts for
+    ``length`` rows along a line that leans by no more than ``lean`` degrees: the largest of the openings by such lines.
+    That is subtracted from each colour. Texture and coloured detail stay where a plain opening blurs them, and so does
+    what ends of streaks are shorter.
+
+    Args:
+        window: Height and width of the opening, odd: wider than streaks are.
+        length: Of a streak at least, in pixels, odd.
+        lean: How far from upright a streak may fall, to either side, in degrees.
+    """
+
+    name: ClassVar[str] = "streaks"
+
+    window: tuple[int, int] = (1, 7)
+    length: int = 9
+    lean: float = 37.0
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+        if self.length < 3 or self.length % 2 == 0:
+            raise ValueError(f"length must be odd and at least 3, got {self.length}")
+        if not 0 <= self.lean <= 60:
+            raise ValueError(f"lean must be from 0 to 60 degrees, got {self.lean}")
+
+    def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
+        narrow = np.ascontiguousarray((image - OpeningFilter(self.window)(image)).min(axis=2))
+        streaks = np.max([opened(narrow, line) for line in self._lines], axis=0)
+        return image - streaks[..., None]
+
+    @property
+    def _aside(self) -> int:
+        """How many columns the end of the most inclined line lies beside its middle."""
+        return round(self.length // 2 * tan(radians(self.lean)))
+
+    @property
+    def _lines(self) -> list[Window]:
+        """All digital lines between the most inclined ones."""
+        ends = np.arange(-self._aside, self._aside + 1)
+        return [along(degrees(atan2(end, self.length // 2)), self.length) for end in ends]
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        rows, columns = OpeningFilter(self.window).reach
+        return rows + 2 * (self.length // 2), columns + 2 * self._aside
 
 
 @dataclass(frozen=True)
@@ -173,6 +223,7 @@ class BilateralFilter(CoarseFilter):
 _ALL: tuple[type[CoarseFilter], ...] = (
     RankFilter,
     OpeningFilter,
+    StreaksFilter,
     MedianFilter,
     GuidedFilter,
     BilateralFilter,

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.adapt import Needs
-from rainoerme_plugin.archs.distillation_net import DistillationNet, start_as_identity
+from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.prenet import PReNet
-from rainoerme_plugin.archs.rainoerme import RainLayers, detail_block
+from rainoerme_plugin.archs.rainoerme import RainLayers, detail_block, start_as_identity
 
 
 class Dimmer(nn.Module):

@@ -126,6 +126,28 @@ def test_weights_start_small_and_biases_at_zero() -> None:
     assert not biases.any()
 
 
+def test_by_kaiming_features_and_gradients_come_through_and_the_detail_block_starts_as_the_identity() -> None:
+    rainy = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for start, comes_through in (("noise", False), ("kaiming", True)):
+        torch.manual_seed(0)
+        network = RainOerMeNet(start=start)
+        sizes: list[float] = []
+        for module in (network.inc, network.block1, network.block2, network.block3):
+            module.register_forward_hook(lambda _, __, out, to=sizes: to.append(float(out.detach().std())))
+        rain, refined = network(rainy, layers=True)
+        refined.square().mean().sqrt().backward()
+        assert all(0.1 < size < 1.5 for size in sizes) == comes_through, sizes
+        assert (float(refined.detach().std()) > 0.01) == comes_through
+        assert (float(network.inc[0].weight.grad.abs().mean()) > 1e-5) == comes_through
+        assert (float((rain - refined).detach().std() / rain.detach().std()) < 0.2) == comes_through
+        assert not any(value.any() for name, value in network.state_dict().items() if name.endswith("bias"))
+
+
+def test_another_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="start must be noise or kaiming, got 'he'"):
+        RainOerMeNet(start="he")
+
+
 def test_every_layer_learns_from_the_refined_layer_and_the_detail_block_only_there() -> None:
     torch.manual_seed(0)
     network = RainOerMeNet()

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rainoerme_plugin.distillation.adaptive import AdaptiveFilter, BestFilter, Streaks, across, find_streaks, label_cost
+from rainoerme_plugin.distillation.adaptive import AdaptiveFilter, BestFilter, Streaks, find_streaks, label_cost
 from rainoerme_plugin.distillation.filters import CANDIDATES, FILTERS, MedianFilter, OpeningFilter, build_filter
+from rainoerme_plugin.distillation.lines import across
 
 Image = NDArray[np.uint8]
 

@@ -19,6 +19,7 @@ from rainoerme_plugin.distillation.filters import (
     MedianFilter,
     OpeningFilter,
     RankFilter,
+    StreaksFilter,
     build_filter,
 )
 
@@ -152,6 +153,47 @@ def test_the_opening_in_a_row_keeps_a_horizontal_line() -> None:
     assert (OpeningFilter((3, 1))(image) == 60).all()
 
 
+# The columns, row by row, of the lines that lean by nothing and by one, two, ... columns at their ends.
+LEANING = {
+    5: {0: [0, 0, 0, 0, 0], 1: [1, 0, 0, 0, -1], 2: [2, 1, 0, -1, -2]},
+    7: {0: [0] * 7, 1: [1, 1, 0, 0, 0, -1, -1], 2: [2, 1, 1, 0, -1, -1, -2]},
+}
+
+
+@pytest.mark.parametrize(("length", "lean", "aside"), [(5, 0, 0), (5, 30, 1), (5, 45, 2), (7, 34, 2)])
+def test_streaks_are_what_scipys_openings_leave_of_what_is_bright_in_all_colours(
+    length: int, lean: float, aside: int
+) -> None:
+    for image in depths(picture(40, 30, seed=4)):
+        opened = np.stack([ndimage.grey_opening(image[..., c], (1, 7), mode="reflect") for c in range(3)], axis=2)
+        narrow = (image - opened).min(axis=2)
+        openings = []
+        for end in range(-aside, aside + 1):
+            line = np.zeros((length, 2 * aside + 1), bool)
+            line[range(length), aside + np.sign(end) * np.array(LEANING[length][abs(end)])] = True
+            openings.append(ndimage.grey_opening(narrow, footprint=line, mode="reflect"))
+        expected = image - np.max(openings, axis=0)[..., None]
+        assert (expected != image).any()
+        np.testing.assert_array_equal(StreaksFilter((1, 7), length, lean)(image), expected)
+
+
+def test_streaks_are_taken_out_and_what_is_short_coloured_or_wide_is_kept() -> None:
+    image = np.full((40, 60, 3), 80, np.uint8)
+    image[:4, :4] += 60  # a block as high as a streak is not
+    image[10:30, 30, 0] += 60  # a red line
+    image[5:35, 40:50] += 60  # a wide one
+    rainy = image.copy()
+    for row in range(5, 25):
+        rainy[row, 20 - row // 4 :][:3] += 60
+    np.testing.assert_array_equal(StreaksFilter()(rainy), image)
+    assert (OpeningFilter((1, 7))(rainy) != image).any()
+    assert (StreaksFilter(lean=0)(rainy) != image).any()  # more inclined than it looks for
+
+
+def test_streaks_without_arguments_are_nine_long_in_a_window_of_seven() -> None:
+    assert StreaksFilter() == StreaksFilter((1, 7), 9, 37.0)
+
+
 @pytest.mark.parametrize(("radius", "eps"), [(8, 0.01), (2, 0.01), (3, 1e-4), (1, 0.5)])
 def test_the_guided_filter_is_that_of_box_means_in_float64(radius: int, eps: float) -> None:
     image = picture(24, 20, seed=5)
@@ -251,6 +293,7 @@ def test_no_filter_but_the_bilateral_mixes_channels(name: str) -> None:
         (OpeningFilter((1, 5)), "opening-1x5-v1"),
         (GuidedFilter(4, 1e-3), "guided-4-0.001-v1"),
         (BilateralFilter(5, 12.5, 3.0), "bilateral-5-12.5-3-v1"),
+        (StreaksFilter((1, 9), 11, 30), "streaks-1x9-11-30-v1"),
         (AdaptiveFilter(3, 9, 0.8, 2), "adaptive-3-9-0.8-2-v1"),
     ],
 )
@@ -263,6 +306,7 @@ def test_every_argument_and_every_filter_has_a_key_of_its_own() -> None:
         *(RankFilter(window, percent) for window in WINDOWS for percent in (35.0, 35.5, 20.0)),
         *(MedianFilter(window) for window in WINDOWS),
         *(OpeningFilter(window) for window in [*WINDOWS, (7, 1)]),
+        *(StreaksFilter((1, 7), length, lean) for length in (7, 9) for lean in (0, 0.5, 37)),
         *(GuidedFilter(radius, eps) for radius in (2, 8) for eps in (0.01, 0.011, 1e-6)),
         *(BilateralFilter(d, color, space) for d in (5, 9) for color in (5.0, 75.0) for space in (5.0, 75.0)),
     ]
@@ -284,7 +328,7 @@ def test_filters_are_built_by_name_and_lists_become_windows() -> None:
 
 
 def test_an_unknown_filter_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no coarse filter is called 'blur'; there are rank, opening, median, guided"):
+    with pytest.raises(ValueError, match="no coarse filter is called 'blur'; there are rank, opening, streaks, median"):
         build_filter("blur")
 
 
@@ -293,11 +337,25 @@ def test_an_unknown_argument_is_refused_with_the_known_ones() -> None:
         build_filter("rank", percentile=35)
 
 
-@pytest.mark.parametrize("name", ["rank", "median", "opening"])
+@pytest.mark.parametrize("name", ["rank", "median", "opening", "streaks"])
 @pytest.mark.parametrize("window", [[2, 7], [1, 0], [-3, 3], [7], [1, 3, 3], [1.0, 7]])
 def test_a_window_that_is_not_two_odd_numbers_is_refused(name: str, window: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"window must be two odd numbers \[height, width\], got \["):
         build_filter(name, window=window)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"length": 8}, "length must be odd and at least 3, got 8"),
+        ({"length": 1}, "length must be odd and at least 3, got 1"),
+        ({"lean": -1}, "lean must be from 0 to 60 degrees, got -1"),
+        ({"lean": 61}, "lean must be from 0 to 60 degrees, got 61"),
+    ],
+)
+def test_a_streak_without_length_or_too_inclined_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_filter("streaks", **arguments)
 
 
 @pytest.mark.parametrize("percent", [-1, 100.5, float("nan")])
@@ -330,6 +388,8 @@ LOCAL = [
     MedianFilter((1, 9)),
     OpeningFilter(),
     OpeningFilter((5, 3)),
+    StreaksFilter(),
+    StreaksFilter((3, 5), 3, 45),
     GuidedFilter(),
     GuidedFilter(2, 1e-4),
     BilateralFilter(),
@@ -378,8 +438,9 @@ def test_the_reach_is_not_larger_than_what_a_label_depends_on(coarse: CoarseFilt
     rows, columns = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
     assert abs(rows - 30).max() <= down
     assert abs(columns - 30).max() <= right
-    # What is farthest weighs too little in the guided filter's means of means to change 8 bits.
-    if not isinstance(coarse, GuidedFilter):
+    # What is farthest weighs too little in the guided filter's means of means to change 8 bits, and is seldom what
+    # decides about a streak.
+    if not isinstance(coarse, GuidedFilter | StreaksFilter):
         assert (abs(rows - 30).max(), abs(columns - 30).max()) == (down, right)
 
 
