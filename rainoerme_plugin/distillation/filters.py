@@ -130,7 +130,8 @@ class StreaksFilter(CoarseFilter):
 
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
         narrow = np.ascontiguousarray((image - OpeningFilter(self.window)(image)).min(axis=2))
-        streaks = np.max([opened(narrow, line) for line in self._lines], axis=0)
+        # OpenCV's own border: beyond the image a streak may go on. Reflected, an inclined one would have a kink there.
+        streaks = np.max([cv2.morphologyEx(narrow, cv2.MORPH_OPEN, line) for line in self._lines], axis=0)
         return image - streaks[..., None]
 
     @property
