@@ -127,6 +127,8 @@ class LabelOptions(Section):
     type: str
     path: Place | None = None
     window: list[Width] | None = None
+    length: Width | None = None
+    lean: Number | None = None
     percent: Number | None = None
     radius: Width | None = None
     eps: Number | None = None

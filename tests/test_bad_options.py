@@ -523,8 +523,14 @@ def test_an_override_is_refused(place: Path, override: str, message: str) -> Non
             "train.scheduler: 'int' object is not iterable",
         ),
         ("train.scheduler={_delete_: true, type: CosineAnnealingRestartLR, periods: [1]}", "train.scheduler: "),
-        ("train.loss_opt.window=1000000001", "train.loss_opt: window must be at most 1023"),
-        ("train.loss_opt.sigma=0", "train.loss_opt: the loss of two images is no finite number"),
+        (
+            "train.loss_opt.losses=[{type: SSIMLoss, window: 1000000001}]",
+            "train.loss_opt: losses[0]: window must be at most 1023",
+        ),
+        (
+            "train.loss_opt.losses=[{type: SSIMLoss, sigma: 0}]",
+            "train.loss_opt: the loss of two images is no finite number",
+        ),
         ("train.loss_opt={_delete_: true, type: GANLoss, gan_type: vanilla}", "train.loss_opt: "),
         ("val.metrics.psnr.crop_border=x", "val.metrics.psnr: "),
         ("val.metrics.psnr.crop_border=1000", "val.metrics.psnr: of two images it is no finite number"),

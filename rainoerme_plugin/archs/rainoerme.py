@@ -134,6 +134,10 @@ class RainOerMeNet(nn.Module):
                 # A high-pass module adds the signals of these two: each may have half of the variance.
                 is_added = name.endswith(("conv1.0", "dilated_conv"))
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if is_added else "relu")
+        # The first rain layer is noise. Where it is loud, training may silence the features for good to be rid of it.
+        last = self.outc[0]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.normal_(last.weight, std=0.01)
         start_as_identity(self.out2)
 
     def rain_layer(self, rainy: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ class StreaksFilter(CoarseFilter):
     name: ClassVar[str] = "streaks"
 
     window: tuple[int, int] = (1, 7)
-    length: int = 9
-    lean: float = 37.0
+    length: int = 7
+    lean: float = 34.0
 
     def __post_init__(self) -> None:
         _check_window(self.window)

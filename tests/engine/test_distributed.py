@@ -13,7 +13,7 @@ import pytest
 import torch
 from both import differing
 from several import DEADLINE, Ranks, Torchrun, end_all, errors, free_port, spawn, wait_for
-from tiny import model_options, tiny_data, tiny_options, write_images
+from tiny import SHARED, model_options, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.data.unpaired import shuffled
 from rainoerme_plugin.engine import session
@@ -103,17 +103,19 @@ def written_by(root: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        ({}, 1e-6),
-        ({"train__accumulation": 2}, 1e-6),
-        # Gradients of half a batch are rounded to 8 bits before they are added. (Weights move by 1e-3 in the meantime.)
-        ({"train__precision": "bfloat16"}, 2e-4),
+        # (Weights move by 1e-3 in the meantime.)
+        ({}, 1e-5),
+        ({"train__accumulation": 2}, 1e-5),
+        # Gradients of half a batch are rounded to 8 bits before they are added, and those near 0 may change their
+        # sign, by which Adam steps: so the mean.
+        ({"train__precision": "bfloat16"}, 5e-5),
     ],
     ids=lambda value: "-".join(map(str, value.values())) or "plain" if isinstance(value, dict) else "",
 )
 def test_two_processes_train_like_one_with_the_double_batch(
     data: Path, tmp_path: Path, changes: dict[str, Any], tolerance: float
 ) -> None:
-    options = tiny_options(data, **changes)
+    options = tiny_options(data, **SHARED, **changes)
     both = [
         Ranks(tmp_path / "one", options, "datasets.train.batch_size_per_gpu=4", world=1),
         Ranks(tmp_path / "two", options),
@@ -124,8 +126,8 @@ def test_two_processes_train_like_one_with_the_double_batch(
     one, two = (models(run.root) for run in both)
     assert one.keys() == two.keys() == {"params", "params_ema"}
     for key, weights in one.items():
-        apart = max(float((two[key][name] - value).abs().max()) for name, value in weights.items())
-        assert apart <= tolerance, key
+        apart = torch.cat([(two[key][name] - value).abs().flatten() for name, value in weights.items()])
+        assert float(apart.mean() if "train__precision" in changes else apart.max()) <= tolerance, key
     assert state(tmp_path / "two", 6)["samples"] == state(tmp_path / "one", 6)["samples"] == 24
 
 

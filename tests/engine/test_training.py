@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import tiny_data, tiny_options, write_images
+from tiny import SHARED, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
@@ -260,7 +260,7 @@ def test_ctrl_c_saves_the_last_iteration(data: Path) -> None:
 
 
 def test_two_processes_train_like_one_with_the_double_batch(data: Path) -> None:
-    options = tiny_options(data, train__ema_decay=0, val=None)
+    options = tiny_options(data, **SHARED, train__ema_decay=0, val=None)
     train(Request(options, ("datasets.train.batch_size_per_gpu=4", "train.total_iter=3"), root=data / "one"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611"]
     command += ["-m", "rainoerme_plugin", "train", "-opt", str(options), "train.total_iter=3", "--launcher", "pytorch"]

@@ -23,7 +23,11 @@ from rainoerme_plugin.training.checkpoints import last_good, open_checkpoint
 LAST, HALF = 12, 6
 MILESTONE = {"_delete_": True, "type": "MultiStepRestartLR", "milestones": [HALF], "gamma": 0.1}
 """The rate falls right after the iteration where runs are stopped."""
-PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
+PARTS = {
+    "_delete_": True,
+    "type": "DistillationNet",
+    "backbone": {"type": "RainOerMeNet", "channels": 4, "start": "kaiming"},
+}
 CHANCE = {**NORMED, "backbone": {"type": "Normed", "chance": 0.5}}
 
 

@@ -15,6 +15,7 @@ from rainoerme_plugin.config import read_options
 from rainoerme_plugin.distillation.confidence import Confidence
 from rainoerme_plugin.distillation.rain_layers import RainVariation
 from rainoerme_plugin.distillation.refinements import Refinements, Teacher
+from rainoerme_plugin.distillation.schedule import PRESETS
 from rainoerme_plugin.errors import OptionError
 from rainoerme_plugin.models.distillation_model import DistillationModel
 from rainoerme_plugin.options import DistillationOptions, LabelOptions, UnpairedRainOptions, read_section
@@ -134,6 +135,20 @@ def test_wrong_options_are_named_before_a_run(distillation: dict[str, Any], mess
         options["train"]["distillation"][key] = {**old, **value} if isinstance(old, dict) else value
     with pytest.raises(OptionError, match=message):
         check_options(options, training=True)
+
+
+@pytest.mark.parametrize("recipe", ["rain200l", "rain1400", "did"])
+def test_the_papers_recipes_do_nothing_beyond_the_paper(recipe: str) -> None:
+    options = read_options(OPTIONS / f"{recipe}.yml")
+    train = options["train"]
+    distillation = read_section(DistillationOptions, train["distillation"], "train.distillation")
+    assert distillation.refinements() == Refinements()
+    assert distillation.build() == PRESETS[recipe]
+    assert train["loss_opt"] == {"type": "SSIMLoss"}
+    assert (train["ema_decay"], train["warmup_iter"]) == (0, -1)
+    assert train["optim_g"] == {"type": "Adam", "lr": 2e-4, "weight_decay": 0, "betas": [0.5, 0.999]}
+    assert options["network_g"]["start"] == "noise"
+    assert options["datasets"]["train"]["label"]["type"] == "folder"  # the authors'
 
 
 @pytest.mark.parametrize("teacher", [{"rain": "ema"}, {"label_weight": 0.5}])

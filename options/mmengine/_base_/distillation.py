@@ -1,9 +1,19 @@
 # The method, as options/distill.yml has it: its comments say what each key means.
 model = dict(
     type="DistillationModel",
-    network=dict(type="RainOerMeNet", channels=16, detail_layers=3),
-    loss=dict(type="SSIMLoss"),
-    distillation=dict(preset="rain200l", warmup=400),
+    network=dict(type="RainOerMeNet", channels=16, detail_layers=3, start="kaiming"),
+    loss=dict(
+        type="SumLoss",
+        losses=[
+            dict(type="SSIMLoss", loss_weight=1.0, window=11, sigma=1.5, data_range=1.0),
+            dict(type="CharbonnierLoss", loss_weight=1.0),
+        ],
+    ),
+    distillation=dict(
+        preset="rain200l",
+        warmup=100,
+        rain=dict(move=True, flip=True, turn=10, strength=[0.8, 2.4], size=[0.8, 1.4], two=0.3),
+    ),
     precision="float32",  # bfloat16: on CPUs, too; float16: on GPUs without bfloat16
     accumulation=1,  # parts that a batch is gone through in
     nonfinite_limit=10,

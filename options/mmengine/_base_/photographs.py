@@ -8,7 +8,7 @@ train_dataloader = dict(
         type="UnpairedRainDataset",
         dataroot_rainy="datasets/rainy",
         dataroot_clean="datasets/clean",
-        label=dict(type="opening", window=[1, 9]),
+        label=dict(type="streaks", window=[1, 9]),
         crop_size=128,
         source="files",
     ),
