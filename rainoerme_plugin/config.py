@@ -45,17 +45,28 @@ class Request:
 class _Loader(yaml.SafeLoader):
     """YAML of keys, lists, texts, numbers, truth values and nulls alone: other tags make objects. Dates are texts."""
 
+    _depth = 0
+
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
             _count(node)
         return node
 
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # Here already: PyYAML takes seconds over the levels down to where Python's recursion ends.
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _too_deep(self.peek_event())
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
 
 def _count(node: yaml.Node, depth: int = 1) -> int:
     """How many values a node stands for, aliases written out; one that stands for itself is too deep."""
     if depth > DEEPEST:
-        raise _problem(f"nested more than {DEEPEST} deep", node)
+        raise _too_deep(node)
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         children = node.value
@@ -69,8 +80,13 @@ def _count(node: yaml.Node, depth: int = 1) -> int:
     return total
 
 
-def _problem(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+def _too_deep(place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+    return _problem(f"nested more than {DEEPEST} deep", place)
+
+
+def _problem(text: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+    mark: Any = place.start_mark
+    return yaml.constructor.ConstructorError(None, None, text, mark)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -212,8 +228,6 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
         raise OptionError(f"{where}: not valid YAML: {_yaml_problem(error)}") from None
-    except RecursionError:
-        raise OptionError(f"{where}: not valid YAML: nested more than {DEEPEST} deep") from None
     except (ValueError, OverflowError) as error:  # PyYAML's own: an escaped character, a version of no sense
         raise OptionError(f"{where}: not valid YAML: {brief(str(error))}") from None
 

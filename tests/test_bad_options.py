@@ -309,7 +309,7 @@ def test_overrides_at_random(place: Path, right: dict[str, dict[str, Any]]) -> N
         (b'a: "\\UFFFFFFFF"', "not valid YAML"),
         (b"a: " + b"x" * 5000, "a text of 5,000 characters; at most 1,000"),
         (b"a: 1\n" * 60_000, "larger than 256 KiB"),
-        (b"[" * 100_000, "not valid YAML: nested more than 30 deep"),
+        (b"[" * 100_000, "not valid YAML: line 1, column 31: nested more than 30 deep"),
         (b"{a: " * 50_000, "nested more than 30 deep"),
         (b"- " * 50_000, "nested more than 30 deep"),
         (b"a: " + b"[" * 40 + b"]" * 40, "nested more than 30 deep"),
