@@ -199,8 +199,8 @@ def test_an_inclined_streak_is_taken_out_up_to_the_border() -> None:
     assert (StreaksFilter()(image) == 80).all()
 
 
-def test_streaks_without_arguments_are_nine_long_in_a_window_of_seven() -> None:
-    assert StreaksFilter() == StreaksFilter((1, 7), 9, 37.0)
+def test_streaks_without_arguments_are_seven_long_in_a_window_of_seven() -> None:
+    assert StreaksFilter() == StreaksFilter((1, 7), 7, 34.0)
 
 
 @pytest.mark.parametrize(("radius", "eps"), [(8, 0.01), (2, 0.01), (3, 1e-4), (1, 0.5)])
