@@ -16,7 +16,7 @@ from rainoerme_plugin.engine.training import train as train_by_basicsr
 from rainoerme_plugin.mm.training import train as train_by_mmengine
 
 LEARNING: dict[str, Any] = {
-    "train__optim_g__lr": 2.0e-3,
+    "train__optim_g__lr": 3.0e-3,
     "train__total_iter": 12,
     "train__scheduler": {"start": 6, "end": 18},
     "train__distillation": {"warmup": 3, "soft_decay": 5, "hard_ramp": 4, "hard_max": 2},

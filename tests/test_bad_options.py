@@ -26,7 +26,7 @@ from rainoerme_plugin.engine import training
 from rainoerme_plugin.models.validation import DerainingModel
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-PATIENCE = 60
+PATIENCE = 10
 """Seconds that a command may take to refuse or to begin."""
 
 

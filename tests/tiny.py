@@ -24,9 +24,11 @@ SHARED: dict[str, Any] = {
         "two": 0,
     },
     "train__loss_opt": {"_delete_": True, "type": "SSIMLoss"},
+    "network_g__start": "noise",
+    "datasets__train__label": {"type": "opening"},
 }
-"""Changes to `tiny_options` by which a batch gives the same step however it is shared out: rain layers stay where they
-were found, and no loss has a corner, where roundings become signs."""
+"""Changes to `tiny_options` by which a batch gives the same step however it is shared out, the paper's way: rain layers
+stay where they were found, and no loss has a corner, where roundings become signs."""
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int] = (40, 48), seed: int = 0, prefix: str = "") -> None:

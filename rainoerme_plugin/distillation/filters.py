@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import atan2, degrees, radians, tan
 from typing import Any, ClassVar
 
@@ -139,9 +140,9 @@ class StreaksFilter(CoarseFilter):
         """How many columns the end of the most inclined line lies beside its middle."""
         return round(self.length // 2 * tan(radians(self.lean)))
 
-    @property
+    @cached_property
     def _lines(self) -> list[Window]:
-        """All digital lines between the most inclined ones."""
+        """All digital lines between the most inclined ones; asked for with every crop."""
         ends = np.arange(-self._aside, self._aside + 1)
         return [along(degrees(atan2(end, self.length // 2)), self.length) for end in ends]
 

@@ -103,12 +103,10 @@ def written_by(root: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        # (Weights move by 1e-3 in the meantime.)
-        ({}, 1e-5),
-        ({"train__accumulation": 2}, 1e-5),
-        # Gradients of half a batch are rounded to 8 bits before they are added, and those near 0 may change their
-        # sign, by which Adam steps: so the mean.
-        ({"train__precision": "bfloat16"}, 5e-5),
+        ({}, 1e-6),
+        ({"train__accumulation": 2}, 1e-6),
+        # Gradients of half a batch are rounded to 8 bits before they are added. (Weights move by 1e-3 in the meantime.)
+        ({"train__precision": "bfloat16"}, 2e-4),
     ],
     ids=lambda value: "-".join(map(str, value.values())) or "plain" if isinstance(value, dict) else "",
 )
@@ -126,8 +124,8 @@ def test_two_processes_train_like_one_with_the_double_batch(
     one, two = (models(run.root) for run in both)
     assert one.keys() == two.keys() == {"params", "params_ema"}
     for key, weights in one.items():
-        apart = torch.cat([(two[key][name] - value).abs().flatten() for name, value in weights.items()])
-        assert float(apart.mean() if "train__precision" in changes else apart.max()) <= tolerance, key
+        apart = max(float((two[key][name] - value).abs().max()) for name, value in weights.items())
+        assert apart <= tolerance, key
     assert state(tmp_path / "two", 6)["samples"] == state(tmp_path / "one", 6)["samples"] == 24
 
 

@@ -47,12 +47,12 @@ def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
     assert float(apart) <= 1e-5
     assert_agreed(data, one, other, 50)
     # It has learnt something, or much would agree by itself.
-    assert one.losses[-1][0] < 0.3 * one.losses[0][0]
+    assert one.losses[-1][2] > 10 * one.losses[0][2]
     assert sorted(one.figures) == [15, 30, 45, 50]
     assert len({figures["val/psnr"] for figures in one.figures.values()}) > 1
     assert one.figures[50]["val/psnr"] != one.figures[50]["val/rainy/psnr"]
     # Constant to step 25, then falling linearly: iteration k runs at the rate after k - 1 steps.
-    assert [rates[0] for rates in other.rates] == pytest.approx([2e-3 * min(1, (51 - k) / 25) for k in range(1, 51)])
+    assert [rates[0] for rates in other.rates] == pytest.approx([3e-3 * min(1, (51 - k) / 25) for k in range(1, 51)])
 
 
 @pytest.mark.parametrize(
