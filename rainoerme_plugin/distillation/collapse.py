@@ -11,15 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import CollapseError
 from .step import DistillationStep
 
+LEAST_RAIN = 0.005
+"""Share of what the soft labels take out that rain layers hold at least; in sound runs it is far more."""
+
 
 @dataclass
 class CollapseGuard:
-    """Raises when the hard loss has been next to nothing for some time.
+    """Raises when the hard loss has been next to nothing for some time, or the rain.
+
+    An interval looks collapsed if its mean hard loss is below ``hard_loss``, or the rain layers of its last step hold
+    less than `LEAST_RAIN`: losses that see more than structure, as differences of pixels, are not next to nothing where
+    a network has nothing left but a shift of colours.
 
     Args:
         interval: Iterations over which the hard loss is averaged; the device is waited for only at the end of each.
@@ -68,13 +76,14 @@ class CollapseGuard:
         if self._count < self.interval:
             return
         mean = self._sum / self._count
-        hard_loss = float(mean if average is None else average(mean))
+        found = torch.stack([mean, step.rain_energy.to(mean), step.label_energy.to(mean)])
+        hard_loss, rain, label = (found if average is None else average(found)).tolist()
         self._sum, self._count = None, 0
-        self._suspicious = self._suspicious + 1 if hard_loss < self.hard_loss else 0
+        is_suspicious = hard_loss < self.hard_loss or rain < LEAST_RAIN * label
+        self._suspicious = self._suspicious + 1 if is_suspicious else 0
         if self._suspicious == 0:
             self._sound = iteration
         if self._suspicious >= self.patience:
-            rain, label = float(step.rain_energy), float(step.label_energy)
             raise CollapseError(
                 f"training has collapsed at iteration {iteration}: the hard loss is {hard_loss:.1e} and the rain layer "
                 f"holds {rain / max(label, 1e-12):.0%} of what the soft labels take out: the network copies its input. "

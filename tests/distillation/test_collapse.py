@@ -66,6 +66,21 @@ def test_training_that_goes_well_is_left_alone() -> None:
     assert fires_at(CollapseGuard(2, 2), [float("nan")] * 40) is None
 
 
+def test_rain_layers_that_hold_nothing_set_it_off_whatever_the_hard_loss() -> None:
+    def fired(shares: list[float]) -> int | None:
+        guard = CollapseGuard(2, 3)
+        for iteration, share in enumerate(shares, 1):
+            try:
+                guard.check(step_with(0.01, rain=share * 0.1, label=0.1), iteration)
+            except CollapseError:
+                return iteration
+        return None
+
+    assert fired([0.004] * 10) == 6
+    assert fired([0.006] * 10) is None
+    assert fired([0.004, 0.004, 0.004, 0.004, 0.004, 0.2, 0.004, 0.004]) is None
+
+
 def test_the_message_tells_where_how_far_and_what_to_do() -> None:
     guard = CollapseGuard(interval=2, patience=1)
     guard.check(step_with(1e-4, rain=0.002, label=0.1), 700)

@@ -408,7 +408,8 @@ def _steps(rank: int, root: Path, kind: str) -> None:
     messages: list[str] = []
     _take_over_logger().warning = messages.append  # type: ignore[method-assign, assignment]
     guard = {"enabled": kind == "collapse", "interval": 1, "patience": 2, "hard_loss": 0.5}
-    opt = model_options(root, {"type": "RainOerMeNet", "channels": 4}, {}, collapse_guard=guard)
+    network = {"type": "RainOerMeNet", "channels": 4, "start": "kaiming"}  # finds something from the first step on
+    opt = model_options(root, network, {}, collapse_guard=guard)
     opt["train"]["distillation"]["warmup"] = 0
     opt.update(dist=True, rank=rank, world_size=2, device="cpu")
     model = build_model(opt)
