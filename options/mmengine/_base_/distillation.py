@@ -12,6 +12,7 @@ model = dict(
     distillation=dict(
         preset="rain200l",
         warmup=100,
+        rain_share=0.3,
         rain=dict(move=True, flip=True, turn=10, strength=[0.8, 2.4], size=[0.8, 1.4], two=0.3),
     ),
     precision="float32",  # bfloat16: on CPUs, too; float16: on GPUs without bfloat16
