@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, reduce
 from math import atan2, degrees, radians, tan
 from typing import Any, ClassVar
 
@@ -130,10 +130,12 @@ class StreaksFilter(CoarseFilter):
             raise ValueError(f"lean must be from 0 to 60 degrees, got {self.lean}")
 
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
-        narrow = np.ascontiguousarray((image - OpeningFilter(self.window)(image)).min(axis=2))
+        # Colour by colour: NumPy's own minimum over an axis of three takes ten times as long as all the rest.
+        channels = cv2.split(image - OpeningFilter(self.window)(image))
+        narrow = reduce(np.minimum, channels)
         # OpenCV's own border: beyond the image a streak may go on. Reflected, an inclined one would have a kink there.
         streaks = np.max([cv2.morphologyEx(narrow, cv2.MORPH_OPEN, line) for line in self._lines], axis=0)
-        return image - streaks[..., None]
+        return image - cv2.merge([streaks] * len(channels))
 
     @property
     def _aside(self) -> int:
