@@ -6,6 +6,7 @@ copied as bytes, never looked into, so that what goes from file to file stays wh
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +54,21 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
                 yield kind, body
         if kind == b"IEND":
             return
+        place = end
+
+
+def png_header(data: bytes) -> tuple[int, ...]:
+    """Width, height, bits, type of colour, compression, filter and interlacing of a PNG."""
+    return struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
+
+
+def png_data(data: bytes) -> Iterator[bytes]:
+    """The pieces of a PNG's compressed pixels."""
+    place = len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IDAT":
+            yield data[place + 8 : end - 4]
         place = end
 
 
@@ -131,6 +147,13 @@ def inflated(data: bytes, limit: int) -> bytes:
 # --- JPEG ---
 
 APP0, APP1, APP2, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+SCAN, END, RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
+FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+"""Markers of the segments that tell a JPEG's size and components."""
+RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+"""Of a JPEG: what begins a segment, even in the midst of pixels. (Its first byte is not repeated, so that it is found
+sixty times as fast.)"""
 LONGEST_SEGMENT = 65533
 """In bytes, of a JPEG segment's content."""
 
@@ -151,6 +174,23 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
             return
         yield marker, data[place + 3 : end], end
         place = max(end, place + 3)
+
+
+def jpeg_marks(data: bytes, place: int = 2) -> Iterator[tuple[int, slice, int]]:
+    """Marker, place of the content, and end of each segment of a JPEG, those between and behind its pixels, too.
+
+    The last is that of its `END`, where it has one: what follows there is no part of the picture.
+    """
+    while (found := _MARKER.search(data, place)) is not None:
+        marker, start = found[1][0], found.end()
+        if marker in (END, 0xD8, 0x01):  # no content
+            yield marker, slice(start, start), start
+            if marker == END:
+                return
+            place = start
+            continue
+        place = start + max(2, int.from_bytes(data[start : start + 2], "big"))
+        yield marker, slice(start + 2, place), place
 
 
 def jpeg_segment(marker: int, body: bytes) -> bytes:

@@ -32,7 +32,9 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import write_whole
+from . import containers as c
 from .channels import upright
+from .whole import load_whole
 
 RGB: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) uint8, 0-255."""
@@ -59,12 +61,10 @@ _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], ..
     ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
 )
 _FORMATS = ", ".join(kind for kind, *_ in _KINDS)
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
-"""Of a JPEG: what begins a segment, even in the midst of pixels."""
-_START_OF_SCAN, _END = b"\xda", b"\xd9"
 _SMALLER = "scale it down, or cut it into parts"
-_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
-_ORIENTATION = 0x0112
+_DEEP_GREY = ("I;16", "I;16B", "I;16L")
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
+"""Tags of TIFF, and of EXIF."""
 
 
 class Header(NamedTuple):
@@ -191,7 +191,7 @@ def decode_image(data: bytes | Path, where: object | None = None) -> RGB:
         image = open_image(file, where)
         with decoding(image, encoded, where):
             orientation = _orientation(image)
-            return upright(_to_rgb(image, where), orientation)  # type: ignore[return-value]
+            return upright(_to_rgb(image, encoded, where), orientation)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -217,31 +217,41 @@ def decoding(image: ImageFile | None, encoded: bytes, where: object) -> Iterator
 
 def _count_scans(encoded: bytes) -> int:
     """How often a JPEG goes over its pixels; at least `MAX_SCANS` times if more than that may be found at all."""
-    if encoded.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
+    if encoded.count(bytes((0xFF, c.SCAN))) <= MAX_SCANS:
         return 0
     # Previews in the metadata, and films behind the end, hold the same two bytes.
-    count, place = 0, 2
-    while (found := _MARKER.search(encoded, place)) is not None and found[1] != _END:
-        count += found[1] == _START_OF_SCAN
-        place = found.end() + max(2, int.from_bytes(encoded[found.end() : found.end() + 2], "big"))
-    return count
+    return sum(marker == c.SCAN for marker, *_ in c.jpeg_marks(encoded))
 
 
-def _to_rgb(image: PillowImage.Image, where: object) -> RGB:
-    image.load()
+def _to_rgb(file: ImageFile, encoded: bytes, where: object) -> RGB:
+    load_whole(file, encoded)
+    image: PillowImage.Image = file
+    # A scale follows from what the file says, never from the values that it happens to hold: a data set has one.
+    if (unknown := _unknown_scale(file)) is not None:
+        raise DataError(f"{where}: holds {unknown}; convert it to 8 or 16 bits first")
     if image.mode in _DEEP_GREY:
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
-            raise DataError(f"{where}: has values beyond 16 bits; convert it to 8 or 16 bits first")
-        grey = (grey >> 8 if image.mode != "I" or grey.max(initial=0) > 255 else grey).astype(np.uint8)
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:  # 0 is white
+            grey = 255 - grey
         return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise DataError(f"{where}: holds floating-point values of unknown range; convert it to 8 or 16 bits first")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:
             raise DataError(f"{where}: has transparent pixels; flatten it onto a background first")
     return np.ascontiguousarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _unknown_scale(image: ImageFile) -> str | None:
+    """What an image's values are, if its file does not say where black and white are."""
+    if image.mode == "F":
+        return "floating-point values of unknown range"
+    tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = max(tags.get(_BITS, (1,)))
+    if bits > 16:
+        return f"whole numbers of {bits} bits, made for values beyond 16 bits and of unknown range"
+    if not set(tags.get(_SAMPLE_FORMAT, (1,))) <= {1, 4}:  # without a sign, or unsaid
+        return "whole numbers with a sign"
+    return f"whole numbers of {bits} bits" if bits not in (1, 2, 4, 8, 16) else None
 
 
 def planes(image: Pixels) -> Tensor:

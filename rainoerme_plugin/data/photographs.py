@@ -25,6 +25,7 @@ from . import tiff
 from .channels import Samples, fitting, mean_grey, plain, to_8_bits, turned_back, upright, with_key
 from .images import Pixels, decoding, open_image, read_file
 from .tiff import Directory
+from .whole import load_whole
 
 Kind: TypeAlias = Literal["png", "jpg", "webp", "tiff", "bmp"]
 
@@ -171,7 +172,7 @@ def _about_exif(exif: bytes) -> tuple[int, tuple[float, float] | None]:
 
 
 def _read_png(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
-    image.load()
+    load_whole(image, encoded)
     bits, colour = encoded[24:26]
     chunks = list(c.png_chunks(encoded))
     found = dict(reversed(chunks))
@@ -215,7 +216,7 @@ def _deep_png(encoded: bytes, image: ImageFile, colour: int, path: Path) -> Samp
 
 
 def _read_jpeg(encoded: bytes, image: Any, path: Path) -> Photograph:
-    image.load()
+    load_whole(image, encoded)
     is_ink = image.mode == "CMYK"
     about = [(marker, body) for marker, body, _ in c.jpeg_segments(encoded) if c.is_about(marker)]
     pieces = sorted(body[12:] for marker, body in about if marker == c.APP2 and body.startswith(_ICC_SEGMENT))
@@ -261,7 +262,7 @@ def _jpeg_coding(image: Any) -> JpegCoding | None:
 
 
 def _read_webp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
-    image.load()
+    load_whole(image, encoded)
     chunks = list(c.webp_chunks(encoded))
     found = dict(reversed(chunks))
     exif = found.get(b"EXIF", b"").removeprefix(_EXIF_SEGMENT)
@@ -283,7 +284,7 @@ def _read_tiff(encoded: bytes, directory: Directory, path: Path) -> Photograph:
 
 
 def _read_bmp(encoded: bytes, image: ImageFile, path: Path) -> Photograph:
-    image.load()
+    load_whole(image, encoded)
     density = None
     if int.from_bytes(encoded[14:18], "little") >= 40:
         across, down = struct.unpack_from("<ii", encoded, 38)

@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ..errors import DataError
 from .channels import Samples, divided_by_alpha, plain
 from .images import check_size, decoding
+from .whole import load_whole
 
 # --- directories ---
 
@@ -286,7 +287,7 @@ def _opened(data: bytes, where: object) -> TiffImageFile:
         image = TiffImageFile(io.BytesIO(data))
     except Exception:  # whatever came up
         raise DataError(f"{where}: not a TIFF this package reads, or damaged; replace or remove it") from None
-    image.load()
+    load_whole(image, data)
     return image
 
 

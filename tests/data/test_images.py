@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, PngImagePlugin
 
@@ -113,13 +115,45 @@ def test_sixteen_bit_colour_keeps_its_upper_byte(tmp_path: Path) -> None:
     assert np.array_equal(decode_image(tmp_path / "deep.png"), deep // 256)
 
 
-@pytest.mark.parametrize(("largest", "shift"), [(255, 0), (65535, 8)])
-def test_grey_of_whole_numbers_is_read_by_its_range(largest: int, shift: int) -> None:
-    whole = np.random.default_rng(3).integers(0, largest + 1, (HEIGHT, WIDTH)).astype(np.int32)
-    whole[0, 0] = largest
-    data = encoded(Image.fromarray(whole), "TIFF")
-    assert read_header(data, "x").mode == "I"
-    assert np.array_equal(decode_image(data), repeated(whole >> shift))
+def test_sixteen_bits_of_which_zero_is_white_are_turned_over() -> None:
+    deep = np.random.default_rng(3).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, deep, photometric="miniswhite", metadata=None)
+    assert np.array_equal(decode_image(buffer.getvalue(), "x"), repeated((65535 - deep) >> 8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (np.uint32, "whole numbers of 32 bits"),
+        (np.int32, "whole numbers of 32 bits"),
+        (np.int16, "whole numbers with a sign"),
+        (np.int8, "whole numbers with a sign"),
+        (np.float32, "floating-point values"),
+    ],
+)
+@pytest.mark.parametrize("largest", [1, 100, 127])
+def test_grey_of_unknown_range_is_refused_whatever_it_holds(dtype: Any, largest: int, words: str) -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.full((4, 5), largest, dtype), photometric="minisblack", metadata=None)
+    with pytest.raises(DataError, match=f"x: holds {words}.*; convert it to 8 or 16 bits first"):
+        decode_image(buffer.getvalue(), "x")
+
+
+@pytest.mark.parametrize("largest", [255, 256])
+def test_grey_of_32_bits_has_no_scale_of_its_own(largest: int) -> None:
+    with pytest.raises(DataError, match="x: holds whole numbers of 32 bits"):
+        decode_image(encoded(Image.fromarray(np.full((4, 5), largest, np.int32)), "TIFF"), "x")
+
+
+def test_twelve_bits_are_refused_as_they_are_elsewhere() -> None:
+    values = np.random.default_rng(1).integers(0, 4096, (2, 4))
+    packed = np.packbits((values.reshape(-1, 1) >> np.arange(11, -1, -1)) & 1).tobytes()
+    tags = [(256, 4), (257, 2), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, len(packed))]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + directory + bytes(4)
+    with pytest.raises(DataError, match="x: holds whole numbers of 12 bits; convert it"):
+        decode_image(data, "x")
 
 
 def test_a_palette_is_looked_up() -> None:
