@@ -7,6 +7,7 @@ on many machines that know nothing of each other (docs/scaling.md).
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..data.images import RGB
     from ..data.shards import Part
     from ..data.sources import FileSource, ImageSource, LmdbSource, Sizes
+    from ..data.survey import Survey
     from ..distillation.coarse import CoarseFilter
 
 DEFAULT_LABEL = {"type": "opening"}
@@ -32,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--layout", choices=layouts, default="auto", help="for pictures with both images side by side")
     outside_help = "read also what a list file names outside its own folder"
     check.add_argument("--allow-outside", action="store_true", help=outside_help)
+    pairs_help = "two PATHs are one data set with pairs: the folder of the rainy images, that of their clean versions"
+    check.add_argument("--pairs", action="store_true", help=pairs_help)
     check.set_defaults(part_run=_check)
 
     labels = parts.add_parser("labels", help="make the soft labels of a folder of rainy images")
@@ -78,12 +82,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ..data.survey import survey
+    from ..data.survey import survey, survey_pairs
     from ..progress import track
 
+    if arguments.pairs:
+        if len(arguments.paths) != 2 or arguments.layout != "auto":
+            raise OptionError("--pairs takes two folders and no --layout: prepare check --pairs RAINY CLEAN")
+        rainy, clean = arguments.paths
+        surveys: Iterable[Survey] = [survey_pairs(rainy, clean, track)]
+    else:
+        surveys = (
+            survey(path, arguments.layout, track, allow_outside=arguments.allow_outside) for path in arguments.paths
+        )
     broken = 0
-    for path in arguments.paths:
-        found = survey(path, arguments.layout, track, allow_outside=arguments.allow_outside)
+    for found in surveys:
         kind = f"pairs by the rule '{found.rule}'" if found.rule else "images"
         print(f"{found.where}: {found.count} {kind}")
         if found.sizes:
@@ -95,6 +107,8 @@ def _check(arguments: argparse.Namespace) -> int:
         others = [f"{count} {mode}" for mode, count in found.modes.items() if mode != "RGB"]
         if others:
             print(f"  not plain RGB, converted when read: {', '.join(others)}")
+        for note in found.notes:
+            print(f"  {note}")
         for message in found.broken:
             print(f"  broken: {message}")
         broken += len(found.broken)
@@ -109,7 +123,9 @@ def _labels(arguments: argparse.Namespace) -> int:
     from ..progress import track
 
     coarse_filter = _network(arguments) if arguments.weights else _filter(arguments)
-    rainy: FileSource | LmdbSource = open_source(arguments.rainy)
+    opened = open_source(arguments.rainy)
+    _note(opened.notes)
+    rainy: FileSource | LmdbSource = opened
     if not (arguments.output or arguments.cache):
         raise OptionError(
             "give -o OUT or --cache DIR: where the labels go. Training needs neither, it makes them as it goes"
@@ -171,7 +187,9 @@ def _lmdb(arguments: argparse.Namespace) -> int:
     part, output = _part(arguments), arguments.output
     if part and output.suffix != ".lmdb":
         raise OptionError(f"--part {part}: the shards' folder must be called NAME.lmdb, got -o {output}")
-    source: FileSource = FolderSource(arguments.folder)
+    folder = FolderSource(arguments.folder)
+    _note(folder.notes)
+    source: FileSource = folder
     names = source.names
     if part:
         source = source.pick(part.of(len(source)))
@@ -183,6 +201,11 @@ def _lmdb(arguments: argparse.Namespace) -> int:
     _pack(files, len(source), output, capacity, arguments.decoded, "images", names, part)
     print(f"{len(source)} images in {output}{_of(part)}")
     return 0
+
+
+def _note(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _part(arguments: argparse.Namespace) -> Part | None:

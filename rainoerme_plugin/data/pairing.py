@@ -7,7 +7,9 @@ that hold both images side by side.
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -22,22 +24,12 @@ from .sources import FolderSource, list_folder, list_images
 
 Layout: TypeAlias = Literal["auto", "halves-rainy-clean", "halves-clean-rainy"]
 
-FOLDERS = (
-    ("rain", "norain"),
-    ("rainy", "norain"),
-    ("input", "target"),
-    ("input", "targets"),
-    ("rainy_image", "ground_truth"),
-    ("lq", "gt"),
-    ("data", "label"),
-    ("rainysamples", "cleansamples"),
-    ("rainy", "clean"),
-    ("rain", "clean"),
-    ("input", "gt"),
-    ("rainy", "gt"),
-    ("rain", "gt"),
-)
-"""Names of the rainy and the clean folder, in any case."""
+RAINY_FOLDERS = (
+    "rain", "rainy", "rainy_image", "input", "in", "lq", "data", "rainysamples",
+    "rainstreak", "raindrop", "rainstreak_raindrop",
+)  # fmt: skip
+CLEAN_FOLDERS = ("norain", "clean", "gt", "target", "targets", "label", "ground_truth", "cleansamples")
+"""Names of the rainy and the clean folder, in any case, and with one word before or behind: input_val, a1_GT."""
 
 
 def _after_underscore_cut(stem: str) -> str:
@@ -50,8 +42,23 @@ RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("norain-Nx2 to norain-N", lambda stem: re.sub(r"x2$", "", stem)),
     ("rain-Nx2 to norain-N", lambda stem: re.sub(r"^rain", "norain", re.sub(r"x2$", "", stem))),
     ("N_1 ... N_14 to N", _after_underscore_cut),
+    ("inputN to norainN", lambda stem: re.sub(r"^input", "norain", stem)),
+    ("N_rain to N_clean", lambda stem: re.sub(r"_rain$", "_clean", stem)),
+    ("N_in to N_GT", lambda stem: re.sub(r"_in$", "_GT", stem)),
+    ("N_s80_a04 to N", lambda stem: re.sub(r"_s\d+_a\d+$", "", stem)),
 )
 """What makes the clean image's stem out of the rainy one's, tried in this order."""
+_IN_ONE_FOLDER = (
+    ("rain-N and norain-N", r"rain-?\d", r"norain"),
+    ("inputN and norainN", r"input-?\d", r"norain"),
+    ("N_rain and N_clean", r".*_rain$", r".*_clean$"),
+    ("N_in and N_GT", r".*_in$", r".*_GT$"),
+)
+"""What rainy and clean images are called that lie in one folder: what their stems begin with, as a rule."""
+_SAY_PAIRS = "name the pairs in a list file, 'rainy_path clean_path' a line"
+_SAY_FOLDERS = "give both folders (dataroot_lq and dataroot_gt, or basicsr prepare check --pairs RAINY CLEAN)"
+_SHOWN = 5
+"""Folders that a message lists."""
 
 
 class NoPairsError(DataError):
@@ -104,6 +111,8 @@ class Pairing:
 
     rule: str
     pairs: Sequence[Pair]
+    notes: tuple[str, ...] = ()
+    """What is to be said of images and files that are in no pair."""
 
 
 def find_pairs(root: str | Path, layout: Layout = "auto", *, allow_outside: bool = False) -> Pairing:
@@ -124,30 +133,76 @@ def find_pairs(root: str | Path, layout: Layout = "auto", *, allow_outside: bool
     if not os.path.isdir(root):
         raise DataError(f"no such folder or list file: {root} (looked from {Path.cwd()})")
     if layout != "auto":
-        return Pairing(layout, [Pair(path, path, layout) for path in FolderSource(root).paths])
-    folders = {path.name.lower(): path for path in sorted(list_folder(root)) if os.path.isdir(path)}
-    for rainy_name, clean_name in FOLDERS:
-        if rainy_name in folders and clean_name in folders:
-            return match_folders(folders[rainy_name], folders[clean_name])
-    for name in ("rainy", "rain"):
-        if name in folders and any(path.stem.startswith("norain") for path in list_images(root)):
-            return match_folders(folders[name], root)
-    own = list_images(root)
-    rainy = [path for path in own if re.match(r"rain-?\d", path.stem)]
-    if rainy and any(path.stem.startswith("norain") for path in own):
-        return _match(rainy, [path for path in own if path.stem.startswith("norain")], root)
-    known = ", ".join(f"{a}/+{b}/" for a, b in FOLDERS)
+        return _halves(root, layout)
+    layouts = dict(_layouts(root))
+    if len(layouts) > 1:
+        raise DataError(f"{root}: fits {len(layouts)} layouts: {'; '.join(layouts)}; {_SAY_FOLDERS}, or {_SAY_PAIRS}")
+    for match in layouts.values():
+        return match()
     raise NoPairsError(
-        f"{root}: no pairs found. Known layouts: {known}; norain-N beside rainy/; rain-N and norain-N in one folder; "
-        "a list file; layout: halves-rainy-clean or halves-clean-rainy. Or give both folders"
+        f"{root}: no pairs found. Known layouts: {RAINY_FOLDERS[0]}/+{CLEAN_FOLDERS[0]}/ (rainy: "
+        f"{', '.join(RAINY_FOLDERS)}; clean: {', '.join(CLEAN_FOLDERS)}); norain-N beside rainy/; "
+        f"{', '.join(name for name, *_ in _IN_ONE_FOLDER)} in one folder; a list file; layout: halves-rainy-clean or "
+        f"halves-clean-rainy. It holds {_contents(root)}. Should it hold pairs: {_SAY_FOLDERS}, or {_SAY_PAIRS}"
     )
+
+
+def _layouts(root: Path) -> Iterator[tuple[str, Callable[[], Pairing]]]:
+    """The layouts that a folder may have, each with what finds its pairs."""
+    folders = [path for path in sorted(list_folder(root)) if os.path.isdir(path)]
+    for rainy, clean in itertools.product(folders, folders):
+        if _affixes(rainy.name, RAINY_FOLDERS) & _affixes(clean.name, CLEAN_FOLDERS):
+            yield f"{rainy.name}/+{clean.name}/", functools.partial(match_folders, rainy, clean)
+    own = list_images(root)
+    beside = [path for path in own if path.stem.startswith("norain")]
+    for folder in folders:
+        if beside and folder.name.lower() in ("rainy", "rain"):
+            yield f"norain-N beside {folder.name}/", functools.partial(_match_beside, folder, beside)
+    for name, rainy_stem, clean_stem in _IN_ONE_FOLDER:
+        found, clean_ones = ([path for path in own if re.match(stem, path.stem)] for stem in (rainy_stem, clean_stem))
+        if found and clean_ones:
+            yield f"{name} in one folder", functools.partial(_match_in_one, root, found, clean_ones)
+
+
+def _affixes(name: str, kinds: Sequence[str]) -> set[tuple[str, str]]:
+    """What stands before and behind one of ``kinds`` in a folder's name: nothing, or a word on one side."""
+    name = name.lower()
+    if name in kinds:
+        return {("", "")}
+    before, _, last = name.rpartition("_")
+    first, _, behind = name.partition("_")
+    found = {(before, "")} if before and last in kinds else set()
+    return found | ({("", behind)} if behind and first in kinds else set())
+
+
+def _contents(root: Path) -> str:
+    """What a message says of a folder's contents."""
+    images = list_images(root)
+    names = [f"{path.name}/" for path in sorted(list_folder(root)) if os.path.isdir(path)]
+    shown = ", ".join([*names[:_SHOWN], *["..."] * (len(names) > _SHOWN)])
+    some = ", ".join([*(path.name for path in images[:2]), *["..."] * (len(images) > 2)])
+    return f"folders: {shown or 'none'}; images: {len(images)}{f' ({some})' if images else ''}"
+
+
+def _halves(root: Path, layout: Layout) -> Pairing:
+    source = FolderSource(root)
+    made = made_of_others(source.paths)
+    notes = [*source.notes, *_named(made, f"{root}: left alone: {{}} named after another image")]
+    return Pairing(layout, [Pair(path, path, layout) for path in source.paths if path not in made], tuple(notes))
+
+
+def made_of_others(paths: Sequence[Path]) -> list[Path]:
+    """Images of a folder that were made of another one there, by their names: ``1.jpg_derain.png`` of ``1.jpg``."""
+    names = {path.name for path in paths}
+    found = ((path, re.match(r"(.+\.\w+)_", path.name)) for path in paths)
+    return [path for path, fits in found if fits and fits[1] in names]
 
 
 def match_folders(rainy: str | Path, clean: str | Path) -> Pairing:
     """The pairs of a rainy and a clean folder, by the first of `RULES` that fits every rainy image.
 
     Raises:
-        DataError: A folder is missing or empty, or no rule fits every rainy image.
+        DataError: A folder is missing or empty, both are one, or no rule fits every rainy image, or two do.
     """
     return match_images(rainy_images(rainy), FolderSource(clean))
 
@@ -167,27 +222,66 @@ def match_images(rainy: FolderSource, clean: FolderSource) -> Pairing:
     """The pairs of rainy and clean images, by the first of `RULES` that fits every rainy image.
 
     Raises:
-        DataError: No rule fits every rainy image.
+        DataError: Both are one folder, or no rule fits every rainy image, or two do.
     """
-    return _match(rainy.paths, clean.paths, rainy.root)
+    if os.path.samefile(rainy.root, clean.root):
+        raise DataError(f"{rainy.root}: is named for the rainy and for the clean images; a pair is of two images")
+    return _match(rainy.paths, clean.paths, rainy.root, (*rainy.notes, *clean.notes))
 
 
-def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path) -> Pairing:
-    by_stem = {path.stem: path for path in clean}
-    fewest: tuple[list[Path], str] = (list(rainy), RULES[0][0])
-    for name, rule in RULES:
-        missing = [path for path in rainy if rule(path.stem) not in by_stem]
-        if not missing:
-            return Pairing(name, [Pair(path, by_stem[rule(path.stem)]) for path in rainy])
-        if len(missing) < len(fewest[0]):
-            fewest = missing, name
-    missing, name = fewest
-    raise DataError(
-        f"{where}: {len(missing)} of {len(rainy)} rainy images have no clean version by the rule '{name}', which fits "
-        f"best; the first is {missing[0].name}"
-    )
+def _match_beside(folder: Path, clean: Sequence[Path]) -> Pairing:
+    rainy = rainy_images(folder)
+    return _match(rainy.paths, clean, rainy.root, rainy.notes)
 
 
+def _match_in_one(root: Path, rainy: Sequence[Path], clean: Sequence[Path]) -> Pairing:
+    source = FolderSource(root)
+    others = [path for path in source.paths if path not in {*rainy, *clean}]
+    notes = [*source.notes, *_named(others, f"{root}: left alone: {{}} of other names")]
+    return _match(rainy, clean, root, notes)
+
+
+def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path, notes: Sequence[str]) -> Pairing:
+    by_stem: dict[str, list[Path]] = {}
+    for path in clean:
+        by_stem.setdefault(path.stem, []).append(path)
+    missing = {name: [path for path in rainy if rule(path.stem) not in by_stem] for name, rule in RULES}
+    fitting = {name: [rule(path.stem) for path in rainy] for name, rule in RULES if not missing[name]}
+    if not fitting:
+        name = min(missing, key=lambda each: len(missing[each]))
+        raise DataError(
+            f"{where}: {len(missing[name])} of {len(rainy)} rainy images have no clean version by the rule '{name}', "
+            f"which fits best; the first is {missing[name][0].name}. The first clean image is {clean[0].name}; "
+            f"{_SAY_PAIRS}"
+        )
+    rule, stems = next(iter(fitting.items()))
+    # The same name needs no further reason; other rules must not contradict each other.
+    other = next((each for each in fitting if rule != RULES[0][0] and fitting[each] != stems), None)
+    if other is not None:
+        raise DataError(f"{where}: fits two rules, '{rule}' and '{other}', which find other clean images; {_SAY_PAIRS}")
+    pairs = []
+    for path, stem in zip(rainy, stems, strict=True):
+        one, *more = by_stem[stem]
+        if more:
+            raise DataError(
+                f"{where}: {path.name} has two clean versions, {one} and {more[0].name}; remove one, or {_SAY_PAIRS}"
+            )
+        pairs.append(Pair(path, one))
+    used = {*stems}
+    unused = [path for path in clean if path.stem not in used]
+    extra = _named(unused, f"{clean[0].parent}: in no pair: {{}} without a rainy one")
+    return Pairing(rule, pairs, (*notes, *extra))
+
+
+def _named(paths: Sequence[Path], message: str) -> list[str]:
+    """A message about some images, ``{}`` in it their number and the first one; none about none."""
+    if not paths:
+        return []
+    first = f"{len(paths)} images, the first {paths[0].name}," if len(paths) > 1 else paths[0].name
+    return [message.format(first)]
+
+
+_ALLOW_OUTSIDE = "allow_outside: true of the data set, or basicsr prepare check --allow-outside"
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 _LONGEST_LINE = 16_384
 _LONGEST_SHOWN = 300
@@ -227,13 +321,19 @@ def _listed_file(word: str, where: str, root: Path, allow_outside: bool) -> Path
     if allow_outside and not os.path.isfile(file):
         file = Path(os.path.normpath(root / word))
     elif not allow_outside and not file.is_relative_to(root):
-        raise DataError(
-            f"{where}: {_shown(word)} lies outside {root}; if that is meant, allow_outside: true of the data set, or "
-            "basicsr prepare check --allow-outside"
-        )
+        raise DataError(f"{where}: {_shown(word)} lies outside {root}; if that is meant, {_ALLOW_OUTSIDE}")
     if "\0" in word or not os.path.isfile(file):  # for normpath a path ends at a zero byte
-        raise DataError(f"{where}: no such file: {_shown(str(file))}")
+        raise DataError(f"{where}: no such file: {_shown(str(file))}{_remedy(word, allow_outside)}")
     return file
+
+
+def _remedy(word: str, allow_outside: bool) -> str:
+    """What may help where a path of a list leads to no file."""
+    if "\\" in word:
+        return f"; write {_shown(word.replace(chr(92), '/'))}, with slashes in place of the back slashes"
+    if word.startswith("/") and not allow_outside:
+        return f"; it is looked for below the list's folder, whatever it begins with, but for {_ALLOW_OUTSIDE}"
+    return ""
 
 
 def _shown(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -25,6 +26,8 @@ from .threads import untracked as untracked
 
 Sizes: TypeAlias = NDArray[np.int32]
 """(N, 2), the height and width of each image."""
+_SHOWN = 5
+"""Names that a message lists."""
 
 
 class ImageSource(Protocol):
@@ -121,18 +124,45 @@ def list_images(root: str | Path, recursive: bool = False) -> list[Path]:
     Raises:
         DataError: There is no such folder, or it cannot be read.
     """
-    root = user_path(root)
-    return sorted(
-        path
-        for path in list_folder(root, recursive)
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and os.path.isfile(path)
-    )
+    return _sorted_out(user_path(root), recursive)[0]
+
+
+def _sorted_out(root: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
+    """The images in a folder, and what else is in it; hidden files are neither."""
+    images, others = [], []
+    for path in sorted(list_folder(root, recursive)):
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if path.suffix.lower() in SUFFIXES and os.path.isfile(path):
+            images.append(path)
+        elif not (recursive and os.path.isdir(path) and not os.path.islink(path)):  # what is in it stands here, too
+            others.append(path)
+    return images, others
+
+
+def left_alone(root: Path, others: Iterable[Path]) -> list[str]:
+    """What is said of files and folders in a folder that are not read: a line, or none."""
+    folders, kinds = [], Counter[str]()
+    for path in others:
+        if os.path.isdir(path):
+            folders.append(path.name)
+        else:
+            kinds[path.suffix.lower() or "without a suffix"] += 1
+    told = []
+    if kinds:
+        listed = ", ".join(kind for kind, _ in kinds.most_common(_SHOWN))
+        told.append(f"{kinds.total()} other file{'s' * (kinds.total() > 1)} ({listed})")
+    if folders:
+        more = ", ..." if len(folders) > _SHOWN else ""
+        told.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({', '.join(folders[:_SHOWN])}{more})")
+    return [f"{root}: left alone: {' and '.join(told)}"] if told else []
 
 
 class FolderSource(FileSource):
     """The images in a folder (`list_images`), named by their paths in it.
+
+    Attributes:
+        others: What else is in the folder, and not read.
 
     Raises:
         DataError: There is no such folder, or no image in it.
@@ -140,10 +170,15 @@ class FolderSource(FileSource):
 
     def __init__(self, root: str | Path, recursive: bool = False) -> None:
         self.root = user_path(root)
-        paths = list_images(self.root, recursive)
+        paths, self.others = _sorted_out(self.root, recursive)
         if not paths:
             raise DataError(f"no images ({', '.join(SUFFIXES)}) in {self.root}")
         super().__init__(paths, (path.relative_to(self.root).as_posix() for path in paths))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the files and folders that are left alone."""
+        return left_alone(self.root, self.others)
 
 
 class LmdbSource:
@@ -155,6 +190,9 @@ class LmdbSource:
     Raises:
         DataError: It is missing, damaged or empty, or a shard is.
     """
+
+    notes: Sequence[str] = ()
+    """As a folder's; an LMDB holds nothing besides."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = user_path(root)

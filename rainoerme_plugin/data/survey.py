@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DataError, one_line
 from ..files import user_path
 from .images import decode_image, read_header
-from .pairing import Layout, NoPairsError, Pairing, find_pairs
-from .sources import ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
+from .pairing import Layout, NoPairsError, Pairing, find_pairs, made_of_others, match_folders
+from .sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, list_images, open_source, untracked
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Survey:
     """Pillow's modes: RGB; L is grey, I;16 16-bit grey, RGBA has an alpha channel."""
     broken: list[str] = field(default_factory=list)
     """One message an image or pair that cannot be used."""
+    notes: Sequence[str] = ()
+    """What is to be said of files that are not read, or in no pair."""
 
 
 def survey(
@@ -54,8 +57,17 @@ def survey(
     return _survey_pairs(str(where), pairing, track)
 
 
+def survey_pairs(rainy: str | Path, clean: str | Path, track: Track[object] = untracked) -> Survey:
+    """Decode all pairs of a folder of rainy images and one of their clean versions.
+
+    Raises:
+        DataError: A folder is missing or empty, or the images are no pairs.
+    """
+    return _survey_pairs(f"{rainy} and {clean}", match_folders(rainy, clean), track)
+
+
 def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Survey:
-    found = Survey(where, len(source), None)
+    found = Survey(where, len(source), None, notes=_notes(source))
 
     def look(index: int) -> tuple[str, tuple[int, int]] | str:
         try:
@@ -74,8 +86,17 @@ def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Sur
     return found
 
 
+def _notes(source: ImageSource) -> list[str]:
+    if not isinstance(source, FolderSource):
+        return []
+    made = made_of_others(source.paths)
+    if not made:
+        return source.notes
+    return [*source.notes, f"{source.root}: named after another image there: {len(made)}, the first {made[0].name}"]
+
+
 def _survey_pairs(where: str, pairing: Pairing, track: Track[object]) -> Survey:
-    found = Survey(where, len(pairing.pairs), pairing.rule)
+    found = Survey(where, len(pairing.pairs), pairing.rule, notes=pairing.notes)
 
     def look(index: int) -> tuple[int, int] | str:
         try:

@@ -5,7 +5,8 @@ BasicSR gives them one dict, mmengine one argument a key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -37,6 +38,12 @@ def _options(opt: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in opt.items() if key != "section"}
 
 
+def _tell(opt: Mapping[str, Any], key: str, notes: Iterable[str]) -> None:
+    """Say, once for all processes, which files of a data set are not read."""
+    for note in notes if rank_and_world()[0] == 0 else ():
+        logging.getLogger("basicsr").warning(f"{_section(opt)}.{key}: {note}")
+
+
 def _given(kind: type, opt: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"name": kind.__name__, "type": kind.__name__, **keys} if opt is None else {**opt, **keys}
 
@@ -51,9 +58,11 @@ class UnpairedRainDataset(UnpairedRain):
         self.opt = opt = _given(type(self), opt, keys)
         options = read_section(UnpairedRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot_rainy"):
-            rainy: ImageSource = open_source(options.dataroot_rainy)
+            rainy = open_source(options.dataroot_rainy)
         with _named(opt, "dataroot_clean"):
-            clean: ImageSource = open_source(options.dataroot_clean)
+            clean = open_source(options.dataroot_clean)
+        for key, source in (("dataroot_rainy", rainy), ("dataroot_clean", clean)):
+            _tell(opt, key, source.notes)
         rank, world = rank_and_world()
         show = track if rank == 0 else untracked
         coarse_filter = options.label.build(f"{_section(opt)}.label")
@@ -95,7 +104,8 @@ class PairedRainDataset(PairedRain):
                 pairing = match_images(rainy, clean)
         else:
             raise OptionError(f"{_section(opt)}: needs either dataroot, or dataroot_lq and dataroot_gt")
-        super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit]))
+        _tell(opt, "dataroot" if options.dataroot else "dataroot_lq", pairing.notes)
+        super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit], pairing.notes))
 
 
 class SingleRainDataset(SingleRain):
@@ -109,5 +119,6 @@ class SingleRainDataset(SingleRain):
         options = read_section(SingleRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot"):
             source = open_source(options.dataroot)
+        _tell(opt, "dataroot", source.notes)
         chosen = source.pick(range(min(options.limit, len(source)))) if options.limit else source
         super().__init__(chosen)

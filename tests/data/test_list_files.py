@@ -130,6 +130,17 @@ def test_an_absolute_path_is_one_of_the_folder_unless_it_is_allowed(root: Path) 
     assert find_pairs(path, allow_outside=True).pairs == [Pair(outside, root / "c.png")]
 
 
+def test_what_may_help_is_said_of_a_path_that_leads_nowhere(root: Path) -> None:
+    outside = root.parent / "outside" / "r.png"
+    words = "no such file: .*below the list's folder, .*allow_outside: true of the data set, or .*--allow-outside"
+    refused(listed(root, f"{outside} c.png"), words)
+    for allow_outside in (False, True):
+        words = "no such file: .*; write sub/r.png, with slashes in place of the back slashes"
+        refused(listed(root, r"sub\r.png c.png"), words, allow_outside=allow_outside)
+    with pytest.raises(DataError, match=r"no such file: .*gone\.png$"):
+        find_pairs(listed(root, "gone.png c.png"))
+
+
 @pytest.mark.parametrize("word", ["sub/../r.png", "./r.png", "sub/../sub/../r.png", "..hidden.png", "sub/..r.png"])
 def test_dots_that_stay_in_the_folder_are_allowed(root: Path, word: str) -> None:
     for name in ("..hidden.png", "sub/..r.png"):

@@ -78,6 +78,36 @@ LAYOUTS = {
         "N_1 ... N_14 to N",
         [("rainy_image/old_town_3.jpg", "ground_truth/old_town.jpg")],
     ),
+    "Outdoor-Rain": (
+        [
+            "in/im_0001_s80_a04.png",
+            "in/im_0001_s85_a05.png",
+            "in/im_0002_s80_a04.png",
+            "gt/im_0001.png",
+            "gt/im_0002.png",
+        ],
+        "N_s80_a04 to N",
+        [
+            ("in/im_0001_s80_a04.png", "gt/im_0001.png"),
+            ("in/im_0001_s85_a05.png", "gt/im_0001.png"),
+            ("in/im_0002_s80_a04.png", "gt/im_0002.png"),
+        ],
+    ),
+    "RainDrop": (["data/0_rain.png", "gt/0_clean.png"], "N_rain to N_clean", [("data/0_rain.png", "gt/0_clean.png")]),
+    "RainDrop in one folder": (["0_rain.png", "0_clean.png"], "N_rain to N_clean", [("0_rain.png", "0_clean.png")]),
+    "SIRR": (
+        ["input_val/input1.png", "label_val/norain1.png", "input_val/input10.png", "label_val/norain10.png"],
+        "inputN to norainN",
+        [("input_val/input1.png", "label_val/norain1.png"), ("input_val/input10.png", "label_val/norain10.png")],
+    ),
+    "SIRR in one folder": (["input1.png", "norain1.png"], "inputN to norainN", [("input1.png", "norain1.png")]),
+    "Rain12": (["001_in.png", "001_GT.png"], "N_in to N_GT", [("001_in.png", "001_GT.png")]),
+    "NTURain": (["a1_Rain/0.jpg", "a1_GT/0.jpg", "notes.txt"], "same name", [("a1_Rain/0.jpg", "a1_GT/0.jpg")]),
+    "validation folders": (
+        ["rain_val/1.png", "norain_val/1.png"],
+        "same name",
+        [("rain_val/1.png", "norain_val/1.png")],
+    ),
     "capital letters": (["Rain/1.PNG", "NoRain/1.png"], "same name", [("Rain/1.PNG", "NoRain/1.png")]),
     "capital LQ and GT": (["LQ/a.png", "GT/a.png"], "same name", [("LQ/a.png", "GT/a.png")]),
 }
@@ -161,6 +191,107 @@ def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path: Path) 
     with pytest.raises(
         DataError, match=r"no pairs found\. Known layouts: rain/\+norain/.*; a list file; layout: halves"
     ):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "seen"),
+    [
+        (["input/1.png", "gt/1.png", "target/1.png"], ["input/+gt/", "input/+target/"]),
+        (["rainstreak/1.png", "raindrop/1.png", "gt/1.png"], ["raindrop/+gt/", "rainstreak/+gt/"]),
+        (["a1_Rain/1.png", "a1_GT/1.png", "b1_Rain/1.png", "b1_GT/1.png"], ["a1_Rain/+a1_GT/", "b1_Rain/+b1_GT/"]),
+        (["input_val/1.png", "label_val/1.png", "input_train/1.png", "label_train/1.png"], ["input_val/+label_val/"]),
+        (["rain-1.png", "norain-1.png", "rainy/rain-1.png"], ["norain-N beside rainy/", "rain-N and norain-N in one"]),
+        (["rain1.png", "input1.png", "norain1.png"], ["rain-N and norain-N in one", "inputN and norainN in one"]),
+        (["Rain/1.png", "rain/1.png", "norain/1.png"], ["Rain/+norain/", "rain/+norain/"]),
+    ],
+)
+def test_a_folder_that_fits_two_layouts_says_so_and_how_to_choose(
+    tmp_path: Path, names: list[str], seen: list[str]
+) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(
+        DataError, match=r"fits 2 layouts: .*dataroot_lq and dataroot_gt, .*--pairs.* list file"
+    ) as caught:
+        find_pairs(tmp_path)
+    assert all(each in str(caught.value) for each in seen)
+
+
+def test_folders_of_two_affixes_are_no_pair(tmp_path: Path) -> None:
+    touch(tmp_path, "input_train/1.png", "label_val/1.png")
+    with pytest.raises(DataError, match=r"no pairs found.*It holds folders: input_train/, label_val/; images: 0"):
+        find_pairs(tmp_path)
+
+
+def test_two_rules_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "rain/rain-1x2.png", "norain/norain-1.png", "norain/norain-1x2.png")
+    with pytest.raises(DataError, match=r"fits two rules, 'rain-N to norain-N' and 'rain-Nx2 to norain-N'.*list file"):
+        find_pairs(tmp_path)
+
+
+def test_what_a_folder_without_pairs_holds_is_told_and_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "wet/1.png", "dry/1.png", "a.png", "b.jpg", "c.png")
+    words = r"It holds folders: dry/, wet/; images: 3 \(a\.png, b\.jpg, \.\.\.\)\. .* give both folders .*list file"
+    with pytest.raises(DataError, match=words):
+        find_pairs(tmp_path)
+    touch(tmp_path, "rain/a.png", "norain/c.png")
+    with pytest.raises(DataError, match=r"the first is a\.png\. The first clean image is c\.png; name .*list file"):
+        find_pairs(tmp_path)
+
+
+def test_two_clean_versions_of_one_image_are_refused_with_both_names(tmp_path: Path) -> None:
+    touch(tmp_path, "rain/1.png", "norain/1.jpg", "norain/1.png")
+    with pytest.raises(DataError, match=r"1\.png has two clean versions, .*norain/1\.jpg and 1\.png; remove one"):
+        find_pairs(tmp_path)
+    touch(tmp_path, "rainy/2_7.png", "clean/2.jpg", "clean/2.png")
+    with pytest.raises(DataError, match=r"2_7\.png has two clean versions, .*clean/2\.jpg and 2\.png"):
+        match_folders(tmp_path / "rainy", tmp_path / "clean")
+
+
+def test_two_clean_images_that_nothing_asks_for_are_extra_ones(tmp_path: Path) -> None:
+    touch(tmp_path, "rain/1.png", "norain/1.png", "norain/2.jpg", "norain/2.png")
+    assert find_pairs(tmp_path).notes == (
+        f"{tmp_path / 'norain'}: in no pair: 2 images, the first 2.jpg, without a rainy one",
+    )
+
+
+def test_what_is_in_no_pair_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "rain/1.png", "rain/photo.HEIC", "rain/notes", "norain/1.png", "norain/3.png", "norain/old/1.png")
+    assert find_pairs(tmp_path).notes == (
+        f"{tmp_path / 'rain'}: left alone: 2 other files (without a suffix, .heic)",
+        f"{tmp_path / 'norain'}: left alone: 1 folder (old)",
+        f"{tmp_path / 'norain'}: in no pair: 3.png without a rainy one",
+    )
+    assert find_pairs(bare_layout(tmp_path / "other")).notes == ()
+
+
+def bare_layout(root: Path) -> Path:
+    touch(root, "norain-1.png", "rainy/rain-1.png")
+    return root
+
+
+def test_maps_of_streaks_beside_the_pairs_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}-1.png" for kind in ("rain", "norain", "rainstreak", "rainregion")))
+    assert find_pairs(tmp_path).notes == (
+        f"{tmp_path}: left alone: 2 images, the first rainregion-1.png, of other names",
+    )
+
+
+def test_one_folder_is_not_both_rainy_and_clean(tmp_path: Path) -> None:
+    touch(tmp_path, "r/1.png")
+    with pytest.raises(DataError, match="named for the rainy and for the clean images"):
+        match_folders(tmp_path / "r", tmp_path / "r" / ".." / "r")
+
+
+def test_results_beside_the_halves_that_they_were_made_of_are_no_pairs(tmp_path: Path) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (12, 4)).save(tmp_path / f"{number}.jpg")
+        for made in ("rain", "derain"):
+            Image.new("RGB", (6, 4)).save(tmp_path / f"{number}.jpg_{made}.png")
+    found = find_pairs(tmp_path, "halves-rainy-clean")
+    assert [pair.rainy.name for pair in found.pairs] == ["1.jpg", "2.jpg"]
+    assert found.notes == (f"{tmp_path}: left alone: 4 images, the first 1.jpg_derain.png, named after another image",)
+    with pytest.raises(DataError, match=r"no pairs found.*1\.jpg, 1\.jpg_derain\.png"):
         find_pairs(tmp_path)
 
 

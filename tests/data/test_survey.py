@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from tiny import write_images
 
+from rainoerme_plugin import commands
 from rainoerme_plugin.data.lmdb_store import write_lmdb
 from rainoerme_plugin.data.sources import FolderSource
-from rainoerme_plugin.data.survey import survey
+from rainoerme_plugin.data.survey import survey, survey_pairs
 from rainoerme_plugin.errors import DataError
 
 
@@ -97,6 +98,56 @@ def test_halves_are_surveyed_as_pairs_where_that_is_said(tmp_path: Path) -> None
     assert len(found.broken) == 1
     assert "2.png: 11 pixels wide" in found.broken[0]
     assert survey(tmp_path).rule is None
+
+
+def test_two_folders_are_surveyed_as_pairs_where_that_is_said(tmp_path: Path) -> None:
+    write_images(tmp_path / "wet", 2, size=(10, 14))
+    write_images(tmp_path / "dry", 3, size=(10, 14))
+    Image.new("RGB", (3, 3)).save(tmp_path / "dry" / "2.png")
+    found = survey_pairs(tmp_path / "wet", tmp_path / "dry")
+    assert (found.rule, found.count, found.sizes) == ("same name", 2, {(14, 10): 1})
+    assert "2.png 3x3; a pair needs one size" in found.broken[0]
+    assert found.notes == (f"{tmp_path / 'dry'}: in no pair: 3.png without a rainy one",)
+
+
+def test_what_is_left_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, linked = tmp_path / "rainy", tmp_path / "linked"
+    write_images(folder, 2, size=(10, 14))
+    write_images(linked, 1, size=(10, 14))
+    (folder / "photo.HEIC").write_bytes(b"x")
+    (folder / ".hidden").write_bytes(b"x")
+    (folder / "more").symlink_to(linked)
+    line = f"{folder}: left alone: 1 other file (.heic) and 1 folder (more)"
+    assert survey(folder).notes == [line]
+    assert FolderSource(linked).notes == []
+    assert commands.main(["prepare", "check", str(folder)]) == 0
+    assert f"  {line}\n" in capsys.readouterr().out
+    for words in (
+        ["labels", str(folder), "-o", str(tmp_path / "out")],
+        ["lmdb", str(folder), "-o", str(tmp_path / "l.lmdb")],
+    ):
+        assert commands.main(["prepare", *words]) == 0
+        assert line in capsys.readouterr().err
+
+
+def test_images_that_are_named_after_others_are_told(tmp_path: Path) -> None:
+    write_images(tmp_path, 2, size=(10, 14))
+    Image.new("RGB", (3, 3)).save(tmp_path / "1.png_derain.png")
+    (note,) = survey(tmp_path).notes
+    assert note == f"{tmp_path}: named after another image there: 1, the first 1.png_derain.png"
+
+
+def test_a_check_of_pairs_takes_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "wet", 2, size=(10, 14))
+    write_images(tmp_path / "dry", 2, size=(10, 14))
+    folders = [str(tmp_path / "wet"), str(tmp_path / "dry")]
+    assert commands.main(["prepare", "check", *folders]) == 0
+    assert capsys.readouterr().out.count(": 2 images") == 2
+    assert commands.main(["prepare", "check", "--pairs", *folders]) == 0
+    assert "2 pairs by the rule 'same name'" in capsys.readouterr().out
+    for wrong in (folders[:1], [*folders, folders[0]], [*folders, "--layout", "halves-rainy-clean"]):
+        assert commands.main(["prepare", "check", "--pairs", *wrong]) == 2
+        assert "--pairs takes two folders" in capsys.readouterr().err
 
 
 def test_a_list_file_is_surveyed_as_pairs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,26 @@ def test_a_sample_is_rainy_its_filtered_label_and_clean(data: Path) -> None:
     assert Path(sample["rainy_path"]).parent == data / "rainy"
     assert Path(sample["clean_path"]).parent == data / "clean"
     assert len(list((data / "cache").rglob("*.png"))) == 3
+
+
+def test_files_that_are_left_alone_are_told_when_training_begins(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "rainy" / "photo.heic").write_bytes(b"x")
+    (data / "clean" / "linked").symlink_to(data / "rainy")
+    (data / "val" / "norain" / "more.png").write_bytes((data / "clean" / "1.png").read_bytes())
+    told: list[str] = []
+    monkeypatch.setattr(logging.getLogger("basicsr"), "warning", told.append)
+    UnpairedRainDataset(unpaired(data))
+    PairedRainDataset(paired(dataroot=str(data / "val")))
+    SingleRainDataset(single(dataroot=str(data / "rainy")))
+    assert told == [
+        f"datasets.train.dataroot_rainy: {data / 'rainy'}: left alone: 1 other file (.heic)",
+        f"datasets.train.dataroot_clean: {data / 'clean'}: left alone: 1 folder (linked)",
+        f"datasets.val.dataroot: {data / 'val' / 'norain'}: in no pair: more.png without a rainy one",
+        f"datasets.test.dataroot: {data / 'rainy'}: left alone: 1 other file (.heic)",
+    ]
+    monkeypatch.setattr(datasets, "rank_and_world", lambda: (1, 2))
+    UnpairedRainDataset(unpaired(data))
+    assert len(told) == 4
 
 
 def test_ready_made_labels_come_from_their_folder(data: Path) -> None:
