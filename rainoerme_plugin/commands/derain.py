@@ -78,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(wanted.page)
     for note in outcome.notes:
         _note(note)
+    for what, (first, *others) in outcome.left_out.items():
+        _note(f"{first}{f' and {len(others)} more' if others else ''}: not in the result: {what}")
     for source, reason in outcome.failed:
         _note(f"basicsr derain: error: {source}: {reason}")
     return 2 if outcome.failed else 0

@@ -20,6 +20,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ROWS_BYTES = 1 << 20
 """Of pixels that are filtered and compressed at once."""
 _PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"))
+_CODING = frozenset((b"sBIT", b"bKGD", b"hIST", b"iDOT"))
 _ABOUT = frozenset(
     (
         b"cHRM",
@@ -92,9 +93,25 @@ def png_pixels(data: bytes) -> bytes:
     return b"".join(parts)
 
 
+def png_end(data: bytes) -> int:
+    """Where a PNG ends, whatever stands behind it."""
+    place = len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND":
+            return end
+        place = end
+    return len(data)
+
+
+def png_is_coding(kind: bytes) -> bool:
+    """Whether a PNG's chunk is of how its pixels are kept, which a result has its own way to do."""
+    return kind in _PIXELS or kind in _CODING
+
+
 def png_is_about(kind: bytes) -> bool:
     """Whether a PNG's chunk stays true when the pixels change: known ones, and those whose fourth letter says so."""
-    if kind in _PIXELS or kind in (b"sBIT", b"bKGD", b"hIST"):
+    if png_is_coding(kind):
         return False
     return kind in _ABOUT or (kind[0] & 0x20 > 0 and kind[3] & 0x20 > 0)
 
@@ -146,7 +163,7 @@ def inflated(data: bytes, limit: int) -> bytes:
 
 # --- JPEG ---
 
-APP0, APP1, APP2, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+APP0, APP1, APP2, APP11, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE, 0xEF, 0xFE
 SCAN, END, RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 """Markers of the segments that tell a JPEG's size and components."""
@@ -193,6 +210,17 @@ def jpeg_marks(data: bytes, place: int = 2) -> Iterator[tuple[int, slice, int]]:
         yield marker, slice(start + 2, place), place
 
 
+def jpeg_end(data: bytes) -> int:
+    """Where the first picture of a JPEG ends, whatever stands behind it."""
+    return next((end for marker, _, end in jpeg_marks(data) if marker == END), len(data))
+
+
+def jpeg_scan_data(data: bytes, start: int) -> bytes:
+    """The coded pixels from a place up to the next segment."""
+    found = _MARKER.search(data, start)
+    return data[start : found.start() if found else len(data)]
+
+
 def jpeg_segment(marker: int, body: bytes) -> bytes:
     """A segment as it stands in a file."""
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
@@ -214,6 +242,10 @@ def is_about(marker: int) -> bool:
 
 
 # --- WebP ---
+
+
+WEBP_CHUNKS = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"EXIF", b"XMP "))
+"""That a picture which does not move may have."""
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

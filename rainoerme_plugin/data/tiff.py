@@ -28,8 +28,10 @@ from .whole import load_whole
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, CHANNELS = 256, 257, 258, 259, 262, 277
 STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS = 273, 279, 324, 325
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
+PREVIEW, PREVIEW_LENGTH = 513, 514
 PLANAR, PREDICTOR, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 284, 317, 322, 338, 339
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+OTHER_SIZES, LAYERS, CREDENTIALS = 330, 37724, 52545
 _SUBFILE, _OLD_SUBFILE = 254, 255
 _DNG_VERSION = 50706
 # fmt: off
@@ -41,7 +43,7 @@ LAYOUT = frozenset((
 """Tags that say how pixels lie in the file."""
 _OF_OLD_PIXELS = frozenset((
     280, 281, 288, 289, 290, 291, 301, 326, 327, 328, 330, *range(332, 338), 340, 341, *range(343, 347),
-    *range(32995, 32999), 37724,
+    *range(32995, 32999), LAYERS, CREDENTIALS,
 ))
 """Tags that were true of the pixels as they were: extremes, curves by number of bits, inks, other sizes, layers."""
 # fmt: on
@@ -86,6 +88,8 @@ class Directory(NamedTuple):
     entries: tuple[Entry, ...]
     pages: int = 1
     """Images in the file, but smaller versions and masks of others."""
+    smaller: int = 0
+    """Those."""
 
     def first(self, tag: int, default: int) -> int:
         """The first number of a tag."""
@@ -150,7 +154,21 @@ def read_directory(data: bytes) -> Directory | None:
         other = Directory(order, others)
         # Bits of the tag: 1 a smaller version, 4 a mask. The older tag: 2 a smaller version.
         pages += not other.first(_SUBFILE, 0) & 5 and other.first(_OLD_SUBFILE, 0) != 2
-    return Directory(order, entries, pages)
+    return Directory(order, entries, pages, len(seen) - pages)
+
+
+def second_directory(exif: bytes) -> tuple[int, Directory] | None:
+    """Of an EXIF block, where the pointer to its preview's directory stands, and that; None: there is none."""
+    order: Order = "<" if exif[:2] == b"II" else ">"
+    if exif[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        (first,) = struct.unpack_from(f"{order}I", exif, 4)
+        pointer = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
+        (second,) = struct.unpack_from(f"{order}I", exif, pointer)
+        return (pointer, Directory(order, _Reader(exif, order, False).directory(second)[0])) if second else None
+    except (struct.error, OverflowError):
+        return None
 
 
 class _Reader:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.channels import to_8_bits
 from ..data.images import Pixels, encode_jpeg
-from ..data.photographs import Kind, Photograph, encode_photograph, read_photograph
+from ..data.photographs import Kind, Photograph, encode_photograph, left_out, read_photograph
 from ..data.threads import Track, in_threads, untracked
 from ..errors import RainOerMeError, described
 from ..files import remove_leftovers, write_whole
@@ -67,6 +67,8 @@ class Outcome:
     """The broken, and why."""
     notes: list[str] = field(default_factory=list)
     """What could not be kept of a video."""
+    left_out: dict[str, list[Path]] = field(default_factory=dict)
+    """What results do not hold of pictures' files, in words, and which files those are."""
 
     def fail(self, job: Job, error: Exception) -> None:
         """Note what went wrong."""
@@ -185,6 +187,8 @@ class _Pictures:
                 else:
                     data = encode_jpeg(side_by_side(to_8_bits(photograph.pixels), to_8_bits(derained)))
                 write_whole(path, data)
+            for what in left_out(photograph, self.wanted.kind):
+                self.outcome.left_out.setdefault(what, []).append(job.source)
             self.outcome.done += 1
         except (RainOerMeError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno in _NO_PLACE:
