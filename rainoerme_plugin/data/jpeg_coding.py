@@ -76,9 +76,11 @@ def encode_as(samples: NDArray[np.uint8], coding: JpegCoding | None, quality: in
     if channels == 1:
         return _saved(samples, [tables[0]], progressive=coding.progressive, restart_marker_blocks=coding.interval)
     pillows = _PILLOWS.get(coding.factors[0]) if set(coding.factors[1:]) == {(1, 1)} else None
-    if pillows is None or tables[1] != tables[2]:
+    if pillows is None:
         return _merged(samples, coding, tables)
-    own = tables[:1] if tables[0] == tables[1] else tables[:2]
+    own = list(tables)
+    while len(own) > 1 and own[-1] == own[-2]:  # Pillow takes the last one for what follows
+        own.pop()
     options = {"progressive": coding.progressive, "restart_marker_blocks": coding.interval}
     return _saved(samples, own, subsampling=pillows, keep_rgb=coding.is_rgb, **options)
 

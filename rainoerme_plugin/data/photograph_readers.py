@@ -185,8 +185,8 @@ def read_jpeg(encoded: bytes, image: Any, path: Path) -> Photograph:
             xmp = xmp or without_others(text, with_extension=False)
             if kept := without_others(text, is_kept):
                 parts.append((marker, XMP_SEGMENT + kept))
-            elif text:
-                left_out.append("XMP that tells of other pictures and cannot be read")
+            if kept != text and not left_out:
+                left_out.append(_OF_OTHERS if kept else "XMP that tells of other pictures and cannot be read")
         elif marker == c.APP0 and body.startswith(b"JFIF\0"):
             parts.append((marker, body[:12] + bytes(2)))  # without a preview
         else:
