@@ -167,6 +167,8 @@ APP0, APP1, APP2, APP11, APP13, APP14, APP15, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 
 SCAN, END, RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 """Markers of the segments that tell a JPEG's size and components."""
+ARITHMETIC = frozenset(range(0xC9, 0xD0)) & FRAMES
+"""Those of pictures without Huffman codes."""
 RESTARTS = re.compile(rb"\xff[\xd0-\xd7]")
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 """Of a JPEG: what begins a segment, even in the midst of pixels. (Its first byte is not repeated, so that it is found

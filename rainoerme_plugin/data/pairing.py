@@ -24,12 +24,15 @@ from .sources import FolderSource, list_folder, list_images
 
 Layout: TypeAlias = Literal["auto", "halves-rainy-clean", "halves-clean-rainy"]
 
-RAINY_FOLDERS = (
-    "rain", "rainy", "rainy_image", "input", "in", "lq", "data", "rainysamples",
-    "rainstreak", "raindrop", "rainstreak_raindrop",
+FOLDERS = (
+    ("rain", "norain"), ("rainy", "norain"), ("input", "target"), ("input", "targets"), ("input", "label"),
+    ("rainy_image", "ground_truth"), ("lq", "gt"), ("data", "label"), ("data", "gt"), ("in", "gt"),
+    ("rainysamples", "cleansamples"), ("rainy", "clean"), ("rain", "clean"), ("input", "gt"), ("rainy", "gt"),
+    ("rain", "gt"), ("rainstreak", "gt"), ("raindrop", "gt"), ("rainstreak_raindrop", "gt"),
 )  # fmt: skip
-CLEAN_FOLDERS = ("norain", "clean", "gt", "target", "targets", "label", "ground_truth", "cleansamples")
-"""Names of the rainy and the clean folder, in any case, and with one word before or behind: input_val, a1_GT."""
+"""Names of the rainy and the clean folder that belong together, in any case, and with one word before or behind both:
+input_val and label_val, a1_Rain and a1_GT. Where there are none, any of the former goes with any of the latter."""
+_RAINY, _CLEAN = (tuple(dict.fromkeys(names)) for names in zip(*FOLDERS, strict=True))
 
 
 def _after_underscore_cut(stem: str) -> str:
@@ -140,8 +143,8 @@ def find_pairs(root: str | Path, layout: Layout = "auto", *, allow_outside: bool
     for match in layouts.values():
         return match()
     raise NoPairsError(
-        f"{root}: no pairs found. Known layouts: {RAINY_FOLDERS[0]}/+{CLEAN_FOLDERS[0]}/ (rainy: "
-        f"{', '.join(RAINY_FOLDERS)}; clean: {', '.join(CLEAN_FOLDERS)}); norain-N beside rainy/; "
+        f"{root}: no pairs found. Known layouts: {_RAINY[0]}/+{_CLEAN[0]}/ (rainy: {', '.join(_RAINY)}; clean: "
+        f"{', '.join(_CLEAN)}); norain-N beside rainy/; "
         f"{', '.join(name for name, *_ in _IN_ONE_FOLDER)} in one folder; a list file; layout: halves-rainy-clean or "
         f"halves-clean-rainy. It holds {_contents(root)}. Should it hold pairs: {_SAY_FOLDERS}, or {_SAY_PAIRS}"
     )
@@ -150,18 +153,25 @@ def find_pairs(root: str | Path, layout: Layout = "auto", *, allow_outside: bool
 def _layouts(root: Path) -> Iterator[tuple[str, Callable[[], Pairing]]]:
     """The layouts that a folder may have, each with what finds its pairs."""
     folders = [path for path in sorted(list_folder(root)) if os.path.isdir(path)]
-    for rainy, clean in itertools.product(folders, folders):
-        if _affixes(rainy.name, RAINY_FOLDERS) & _affixes(clean.name, CLEAN_FOLDERS):
-            yield f"{rainy.name}/+{clean.name}/", functools.partial(match_folders, rainy, clean)
+    rainy_ones, clean_ones = ([path for path in folders if _affixes(path.name, kinds)] for kinds in (_RAINY, _CLEAN))
+    both = list(itertools.product(rainy_ones, clean_ones))
+    fitting = [pair for pair in both if any(_are(pair, [rainy], [clean]) for rainy, clean in FOLDERS)]
+    for rainy, clean in fitting or [pair for pair in both if _are(pair, _RAINY, _CLEAN)]:
+        yield f"{rainy.name}/+{clean.name}/", functools.partial(match_folders, rainy, clean)
     own = list_images(root)
     beside = [path for path in own if path.stem.startswith("norain")]
     for folder in folders:
         if beside and folder.name.lower() in ("rainy", "rain"):
             yield f"norain-N beside {folder.name}/", functools.partial(_match_beside, folder, beside)
     for name, rainy_stem, clean_stem in _IN_ONE_FOLDER:
-        found, clean_ones = ([path for path in own if re.match(stem, path.stem)] for stem in (rainy_stem, clean_stem))
-        if found and clean_ones:
-            yield f"{name} in one folder", functools.partial(_match_in_one, root, found, clean_ones)
+        here, those = ([path for path in own if re.match(stem, path.stem)] for stem in (rainy_stem, clean_stem))
+        if here and those:
+            yield f"{name} in one folder", functools.partial(_match_in_one, root, here, those)
+
+
+def _are(folders: tuple[Path, Path], rainy: Sequence[str], clean: Sequence[str]) -> bool:
+    """Whether two folders have such names, and the same word before or behind them, if any."""
+    return bool(_affixes(folders[0].name, rainy) & _affixes(folders[1].name, clean))
 
 
 def _affixes(name: str, kinds: Sequence[str]) -> set[tuple[str, str]]:

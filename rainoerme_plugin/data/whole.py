@@ -70,6 +70,9 @@ def _jpeg_is_whole(image: Any, encoded: bytes) -> bool:
     scans, end = _scans(encoded)
     if not all(scan.has_all_restarts for scan in scans) or not _covers_all(image, scans):
         return False
+    # Of arithmetic coding, zeros at the end may be left out: further data would change them.
+    if any(marker in c.ARITHMETIC for marker, *_ in c.jpeg_marks(encoded)):
+        return True
     if len(scans) == 1 and not _ends_in_nothing(image):
         return True
     # Further data at the end change nothing in a picture that is whole.
@@ -144,6 +147,8 @@ _WIDTH, _LENGTH, _BITS, _COMPRESSION, _CHANNELS_TAG, _PLANAR = 256, 257, 258, 25
 _STRIPS, _ROWS, _STRIP_LENGTHS = 273, 278, 279
 _TILES, _TILE_WIDTH, _TILE_LENGTH, _TILE_LENGTHS, _JPEG_TABLES = 324, 322, 323, 325, 347
 _NONE, _JPEG = 1, 7
+_PHOTOMETRIC, _YCBCR = 262, 6
+"""Whose colours may be fewer."""
 
 
 def _tiff_is_whole(image: Any, encoded: bytes) -> bool:
@@ -160,7 +165,7 @@ def _tiff_is_whole(image: Any, encoded: bytes) -> bool:
     if len(places) < planes * a_plane:
         return False
     compression = tags.get(_COMPRESSION, _NONE)
-    if compression == _NONE and len(lengths) == len(places):
+    if compression == _NONE and len(lengths) == len(places) and tags.get(_PHOTOMETRIC) != _YCBCR:
         row = (across * together * _numbers(tags, _BITS, 1)[0] + 7) // 8
         for number, length in enumerate(lengths[: planes * a_plane]):
             top = number % a_plane * down

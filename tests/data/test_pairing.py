@@ -217,6 +217,13 @@ def test_a_folder_that_fits_two_layouts_says_so_and_how_to_choose(
     assert all(each in str(caught.value) for each in seen)
 
 
+def test_names_that_belong_together_go_before_others(tmp_path: Path) -> None:
+    touch(tmp_path, "rain/1.png", "norain/1.png", "input/2.png")
+    assert pairs(tmp_path, list(find_pairs(tmp_path).pairs)) == [("rain/1.png", "norain/1.png")]
+    touch(tmp_path, "other/lq/1.png", "other/clean/1.png")
+    assert pairs(tmp_path, list(find_pairs(tmp_path / "other").pairs)) == [("other/lq/1.png", "other/clean/1.png")]
+
+
 def test_folders_of_two_affixes_are_no_pair(tmp_path: Path) -> None:
     touch(tmp_path, "input_train/1.png", "label_val/1.png")
     with pytest.raises(DataError, match=r"no pairs found.*It holds folders: input_train/, label_val/; images: 0"):
