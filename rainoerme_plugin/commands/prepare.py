@@ -177,7 +177,8 @@ def _network(arguments: argparse.Namespace) -> CoarseFilter:
     if arguments.settings:
         raise OptionError(f"--weights makes the labels, so no filter can: leave out {arguments.settings[0]}")
     derainer = load_derainer(arguments.weights, device=arguments.device)
-    return NetworkLabels(derainer, derainer.opened.sha256[:16], arguments.flips)
+    opened = derainer.opened
+    return NetworkLabels(derainer, f"{opened.sha256[:16]}-{opened.code[:8]}", arguments.flips)
 
 
 def _lmdb(arguments: argparse.Namespace) -> int:
@@ -248,11 +249,14 @@ def _pack(
     from ..data.lmdb_store import write_lmdb
     from ..data.shards import whole_of, write_shard
     from ..progress import track
+    from ..provenance import code_of
 
     if part is None:
         written = write_lmdb(output, images, capacity, decoded=decoded)
     else:
-        whole = whole_of(names, f"{content}, decoded" if decoded else content)
+        if decoded:  # what shards of one LMDB are made of must be decoded alike
+            content += f", decoded by {code_of('rainoerme_plugin.data.images')[:8]}"
+        whole = whole_of(names, content)
         written = write_shard(output, part, whole, images, capacity, decoded)
     for _ in track(written, count, f"{content} into {output}"):
         pass

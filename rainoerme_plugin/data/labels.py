@@ -11,6 +11,7 @@ import numpy as np
 from ..distillation.coarse import CoarseFilter
 from ..errors import DataError
 from ..files import remove_leftovers, user_path, write_whole
+from ..provenance import code_of
 from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
 from .names import Names
@@ -58,8 +59,9 @@ class SoftLabels:
 
 
 def label_path(cache: Path, coarse_filter: CoarseFilter, encoded: bytes) -> Path:
-    """Where the label of the image with these bytes is kept: another image or another filter, another path."""
-    digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+    """Where the label of the image with these bytes is kept: another image, filter or code, another path."""
+    decoding = code_of(decode_image.__module__).encode()
+    digest = hashlib.blake2b(encoded, digest_size=16, key=decoding).hexdigest()
     return cache / coarse_filter.key / digest[:2] / f"{digest}.png"
 
 

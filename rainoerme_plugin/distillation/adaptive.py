@@ -181,7 +181,7 @@ class BestFilter(CoarseFilter):
     def key(self) -> str:
         # Of any number of filters, and still the name of a folder.
         theirs = hashlib.blake2b(" ".join(each.key for each in self.filters).encode(), digest_size=8).hexdigest()
-        return f"{self.name}-{theirs}-{self.lost_weight:g}-v{self.version}"
+        return f"{self.name}-{theirs}-{self.lost_weight:g}-{self.code}"
 
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
         slant = find_streaks(image).slant

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..provenance import code_of, modules_of
+
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 """Images are (H, W, 3) and use their type's whole range: 0-255 or 0-65535."""
 
@@ -21,8 +23,6 @@ class CoarseFilter:
 
     name: ClassVar[str] = ""
     """In option files."""
-    version: ClassVar[int] = 1
-    """Raised when the same arguments give other values, so that cached labels are made anew."""
     whole_image: ClassVar[bool] = False
     """Whether it first looks at the whole image: too slow for every crop anew, so labels are made once and kept."""
 
@@ -42,9 +42,14 @@ class CoarseFilter:
 
     @property
     def key(self) -> str:
-        """A short text that names the filter with its arguments and version; part of a label's cache key."""
+        """A short text that names the filter with its arguments and its code; part of a label's cache key."""
         arguments = "-".join(_text(value) for value in asdict(self).values())
-        return f"{self.name}-{arguments}-v{self.version}"
+        return f"{self.name}-{arguments}-{self.code}"
+
+    @property
+    def code(self) -> str:
+        """A digest of what computes the labels (`provenance`), so that those of other code are made anew."""
+        return code_of(*modules_of([self]))[:8]
 
 
 def _text(value: Any) -> str:

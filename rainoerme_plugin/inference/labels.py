@@ -54,4 +54,4 @@ class NetworkLabels(CoarseFilter):
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{self.identity}-{'flips' if self.flips else 'once'}-v{self.version}"
+        return f"{self.name}-{self.identity}-{'flips' if self.flips else 'once'}-{self.code}"

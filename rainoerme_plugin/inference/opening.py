@@ -9,8 +9,10 @@ from torch import nn
 
 from ..archs.adapt import Needs, checkpoint_parts
 from ..archs.catalogue import Card, card_of, needs_of
+from ..archs.runner import Runner
 from ..errors import WeightsError
 from ..files import sha256_of, user_path
+from ..provenance import code_of, modules_of
 
 DEFAULT = Path(__file__).with_name("default_network.safetensors")
 """docs/default-network.md is about it."""
@@ -30,6 +32,11 @@ class Opened:
     """Of the file."""
     card: Card | None = None
     """What the catalogue knows of it."""
+
+    @property
+    def code(self) -> str:
+        """A digest of the code that computes with it."""
+        return code_of(Runner.__module__, *modules_of(self.network.modules()))
 
     @property
     def about(self) -> str:

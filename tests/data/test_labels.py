@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changing import changed_code
 from PIL import Image
 from tiny import write_images
 
@@ -195,10 +196,11 @@ def test_every_argument_of_a_filter_is_part_of_a_labels_place() -> None:
     assert label_path(Path("cache"), build_filter("rank"), b"the same bytez") not in places
 
 
-def test_a_new_version_of_a_filter_has_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["distillation.rank", "data.images"])
+def test_labels_of_new_code_have_other_places(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = label_path(Path("cache"), build_filter("rank"), b"bytes")
-    monkeypatch.setattr(type(build_filter("rank")), "version", 77)
-    assert label_path(Path("cache"), build_filter("rank"), b"bytes") != before
+    with changed_code(monkeypatch, module):
+        assert label_path(Path("cache"), build_filter("rank"), b"bytes") != before
 
 
 # --- by several processes ---

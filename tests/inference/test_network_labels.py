@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from changing import changed_code
 from PIL import Image
 from tiny import write_images, write_network
 from torch import Tensor
@@ -16,6 +17,7 @@ from rainoerme_plugin.data.labels import SoftLabels, ready_labels
 from rainoerme_plugin.data.sources import FolderSource
 from rainoerme_plugin.inference.derainer import load_derainer
 from rainoerme_plugin.inference.labels import NetworkLabels, mean_of_flips
+from rainoerme_plugin.inference.opening import open_network
 
 
 def slanted(batch: Tensor) -> Tensor:
@@ -46,6 +48,17 @@ def test_labels_are_rounded_to_the_images_depth(depth: type[np.uint8 | np.uint16
 
 def test_keys_tell_weights_and_flips_apart() -> None:
     assert len({NetworkLabels(slanted, weights, flips).key for weights in "ab" for flips in (False, True)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "counts"),
+    [("archs.rainoerme", True), ("archs.tiles", True), ("archs.prenet", False), ("weights", False)],
+)
+def test_new_code_of_a_network_is_noticed(module: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_network()
+    before = opened.code
+    with changed_code(monkeypatch, module):
+        assert (opened.code != before) is counts
 
 
 def test_a_crop_is_that_of_the_whole_images_label(tmp_path: Path) -> None:
