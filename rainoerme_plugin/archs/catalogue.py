@@ -1,4 +1,4 @@
-"""The networks that are known by name: where each comes from, what it needs, and which published files it takes.
+"""The networks that are known by name: where each comes from, and what it needs; `published` has their files.
 
 Networks of our own stand in this folder. Larger ones come from spandrel; those whose licences restrict their use from
 spandrel_extra_arches, which is installed on purpose (``pip install 'spandrel_extra_arches<0.3'``). BasicSR's own
@@ -18,21 +18,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from .adapt import Needs
+from .published import PUBLISHED, Published
 
 OWN = "rainoerme_plugin"
 EXTRA = "spandrel_extra_arches"
 INSTALL_EXTRA = "pip install 'spandrel_extra_arches<0.3'"
 NOT_STATED = "none stated by its authors; the code here is this package's, Apache-2.0"
 ACADEMIC = "Academic Public License: no commercial use"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A file of weights that its authors published."""
-
-    file: str
-    """Its name here, or where it lies in the source."""
-    trained_on: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,6 @@ class Card:
     source: str
     licence: str
     """Of its authors' code and weights."""
-    published: tuple[Published, ...] = ()
     multiple: int | str = 1
     """`Needs.multiple`; a name is that of the attribute of the network, or of a layer in it, that says it."""
     minimum: int = 1
@@ -61,6 +52,11 @@ class Card:
     """Whether ``PretrainedNet`` alone makes it, from a file: it is called in a way of its own."""
     arguments: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
     """The constructor's arguments as far as a state dict tells them; None: files of it are recognised by spandrel."""
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """The files that its authors published."""
+        return PUBLISHED.get(self.name, ())
 
     @property
     def package(self) -> str:
@@ -102,19 +98,13 @@ def _of_rescan(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"channels": state["dec.0.weight"].shape[0], "depth": len(units) + 2}
 
 
-def _prenet(name: str, folder: str) -> Card:
-    sets = {
-        "Rain100L": "RainTrainL, 200 pairs",
-        "Rain100H": "RainTrainH without the test scenes, 1,254 pairs",
-        "Rain1400": "Rain12600, 12,600 pairs",
-    }
+def _prenet(name: str) -> Card:
     return Card(
         name,
         f"{OWN}.archs.prenet:{name}",
         paper="Ren et al., Progressive Image Deraining Networks, CVPR 2019",
         source="https://github.com/csdwren/PReNet",
         licence=NOT_STATED,
-        published=tuple(Published(f"logs/{test}/{folder}/net_latest.pth", data) for test, data in sets.items()),
         arguments=_channels_of("conv0.0.weight"),
     )
 
@@ -126,29 +116,18 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Lin et al., Rain O'er Me, IEEE TIP 2020",
         source="https://github.com/HuangxingLin123/Rain-Over-Me",
         licence=NOT_STATED,
-        published=(
-            Published("RainOerMe_Rain200L.pth", "Rain200L, 1,800 rainy images without their pairs"),
-            Published("RainOerMe_Rain1400.pth", "Rain1400, 12,600 rainy images without their pairs"),
-            Published("RainOerMe_DID_data.pth", "DID-data, 12,000 rainy images without their pairs"),
-        ),
         arguments=_of_rainoerme,
     ),
-    _prenet("PRN", "PRN6"),
-    _prenet("PReNet", "PReNet6"),
-    _prenet("PRN_r", "PRN6_r"),
-    _prenet("PReNet_r", "PReNet6_r"),
+    _prenet("PRN"),
+    _prenet("PReNet"),
+    _prenet("PRN_r"),
+    _prenet("PReNet_r"),
     Card(
         "VRGNetPReNet",
         f"{OWN}.archs.prenet:VRGNetPReNet",
         paper="Wang et al., From Rain Generation to Rain Removal, CVPR 2021",
         source="https://github.com/hongwang01/VRGNet",
         licence=NOT_STATED,
-        published=(
-            Published("for_spa/spamodels/DerainNet_state_800.pt", "SPA-Data, real pairs"),
-            Published("for_syn/syn100lmodels/DerainNet_state_700.pt", "RainTrainL"),
-            Published("for_syn/syn100hmodels/DerainNet_state_700.pt", "RainTrainH"),
-            Published("for_syn/syn1400models/DerainNet_state_700.pt", "Rain1400"),
-        ),
         arguments=_channels_of("conv0.0.weight"),
     ),
     Card(
@@ -157,12 +136,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Ren et al., Single Image Deraining Using Bilateral Recurrent Network, IEEE TIP 2020",
         source="https://github.com/csdwren/RecDerain",
         licence=NOT_STATED,
-        published=(
-            Published("logs/Rain100L/BRN/net_latest.pth", "RainTrainL"),
-            Published("logs/Rain100H/BRN/net_latest.pth", "RainTrainH without the test scenes"),
-            Published("logs/Rain1400/BRN/net_latest.pth", "Rain1400"),
-            Published("logs/RainHeavy/BRN/net_latest.pth", "RainHeavy*, which holds scenes of Rain100"),
-        ),
         arguments=_channels_of("conv0.0.weight"),
     ),
     Card(
@@ -171,12 +144,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Li et al., Recurrent Squeeze-and-Excitation Context Aggregation Net, ECCV 2018",
         source="https://github.com/XiaLiPKU/RESCAN",
         licence="MIT",
-        published=(
-            Published(
-                "logs/RainHeavy/RESCAN/latest, in https://github.com/csdwren/RecDerain",
-                "RainHeavy*, which holds scenes of Rain100; by BRN's authors",
-            ),
-        ),
         takes="BGR in [0, 1]",
         whole_image=True,
         arguments=_of_rescan,
@@ -187,13 +154,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Wang et al., Spatial Attentive Single-Image Deraining, CVPR 2019",
         source="https://github.com/stevewongv/SPANet",
         licence="BSD-3-Clause",
-        published=(
-            Published("model/latest", "SPA-Data, real pairs"),
-            Published(
-                "logs/RainHeavy/SPANet/step_40000, in https://github.com/csdwren/RecDerain",
-                "RainHeavy*, which holds scenes of Rain100; by BRN's authors",
-            ),
-        ),
         takes="BGR in [0, 1]",
         whole_image=True,
         arguments=_channels_of("conv_in.0.weight"),
@@ -204,7 +164,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Chen et al., Simple Baselines for Image Restoration, ECCV 2022",
         source="https://github.com/megvii-research/NAFNet",
         licence="MIT",
-        published=(Published("NAFNet-GoPro-*, -SIDD-*, -REDS-*", "blur, noise, JPEG; none for rain by its authors"),),
         multiple="padder_size",
         whole_image=True,
     ),
@@ -214,7 +173,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zhang et al., KBNet: Kernel Basis Network for Image Restoration, 2023",
         source="https://github.com/zhangyi-3/KBNet",
         licence="MIT",
-        published=(Published("denoising models in its README", "SIDD, SenseNoise; none for rain"),),
         multiple="padder_size",
         whole_image=True,
     ),
@@ -224,7 +182,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zhang et al., KBNet: Kernel Basis Network for Image Restoration, 2023",
         source="https://github.com/zhangyi-3/KBNet",
         licence="MIT",
-        published=(Published("derain.pth", "Rain13K, which holds Rain100's training sets"),),
         multiple=16,
         whole_image=True,
     ),
@@ -234,7 +191,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Wang et al., Uformer, CVPR 2022",
         source="https://github.com/ZhendongWang6/Uformer",
         licence="MIT",
-        published=(Published("Uformer_B", "SIDD, GoPro: noise, blur; none for rain"),),
         multiple=128,
         square=True,
     ),
@@ -244,7 +200,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zhang et al., Practical Blind Denoising via Swin-Conv-UNet, 2023",
         source="https://github.com/cszn/SCUNet",
         licence="Apache-2.0",
-        published=(Published("scunet_color_real_psnr.pth", "noise; none for rain"),),
         multiple=64,
     ),
     Card(
@@ -253,7 +208,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Chen et al., Pre-Trained Image Processing Transformer, CVPR 2021",
         source="https://github.com/huawei-noah/Pretrained-IPT",
         licence="Apache-2.0",
-        published=(Published("deraining model in its README", "ImageNet with rain drawn in; tested on Rain100L"),),
         minimum=48,
         takes="RGB in [0, 255]",
         from_file_only=True,
@@ -264,7 +218,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zamir et al., Restormer, CVPR 2022",
         source="https://github.com/swz30/Restormer",
         licence=ACADEMIC,
-        published=(Published("deraining.pth", "Rain13K, which holds Rain100's training sets"),),
         multiple=8,
         whole_image=True,
     ),
@@ -274,7 +227,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zamir et al., Multi-Stage Progressive Image Restoration, CVPR 2021",
         source="https://github.com/swz30/MPRNet",
         licence=ACADEMIC,
-        published=(Published("model_deraining.pth", "Rain13K, which holds Rain100's training sets"),),
         multiple=8,
         output=0,
         whole_image=True,
@@ -285,7 +237,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Zamir et al., Learning Enriched Features for Fast Image Restoration, TPAMI 2022",
         source="https://github.com/swz30/MIRNetv2",
         licence=ACADEMIC,
-        published=(Published("models in its README", "noise, low light, super-resolution; none for rain"),),
         multiple=4,
         whole_image=True,
     ),
@@ -295,7 +246,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Gao et al., A Mountain-Shaped Single-Stage Network, 2023",
         source="https://github.com/Tombs98/M3SNet",
         licence=ACADEMIC,
-        published=(Published("Derain's model_best.pth", "Rain13K, which holds Rain100's training sets"),),
         multiple="padder_size",
         whole_image=True,
     ),
@@ -305,7 +255,6 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Liang et al., SwinIR, ICCVW 2021",
         source="https://github.com/XPixelGroup/BasicSR",
         licence="Apache-2.0",
-        published=(Published("005_colorDN_*.pth", "noise, with upscale: 1; none for rain"),),
         multiple="layers.0.residual_group.blocks.0.window_size",
     ),
     Card(

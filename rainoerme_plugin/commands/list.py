@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..archs.published import Published
 
 KINDS = {"archs": "arch", "datasets": "dataset", "losses": "loss", "metrics": "metric", "models": "model"}
 MMENGINE = "mmengine"
@@ -70,11 +74,16 @@ def _show_networks() -> None:
             ("code", origin),
             ("input", f"{card.takes}, {size}" + ("; sees the whole image at once" * card.whole_image)),
         ]
-        lines += [("weights", f"{published.file}: {published.trained_on}") for published in card.published]
+        lines += [("weights", _weights(published)) for published in card.published]
         print(card.name)
         for title, text in lines:
             print(f"    {title:8} {text}")
         print()
+
+
+def _weights(published: Published) -> str:
+    place = f", in {published.source}" if published.source else ""
+    return f"{published.file}{place}: {published.trained_on}"
 
 
 def _multiple(multiple: int | str) -> str:

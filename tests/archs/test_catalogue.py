@@ -19,8 +19,11 @@ from torch.nn import functional
 import rainoerme_plugin
 from rainoerme_plugin.archs.adapt import Needs, derain
 from rainoerme_plugin.archs.catalogue import CATALOGUE, Card, card_of, needs_of
+from rainoerme_plugin.archs.published import PUBLISHED, published_file
 from rainoerme_plugin.archs.recognise import recognise
 from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.files import sha256_of
+from rainoerme_plugin.inference.opening import DEFAULT
 from rainoerme_plugin.plugin import registries
 from rainoerme_plugin.schema import check_options
 
@@ -68,7 +71,69 @@ def test_networks_under_a_licence_that_restricts_use_come_with_a_package_of_thei
 
 def test_the_released_files_that_a_card_names_are_those_there(rainoerme_weights: Path) -> None:
     named = {published.file for published in CARDS["RainOerMeNet"].published}
-    assert named == {path.name for path in rainoerme_weights.glob("RainOerMe_*")}
+    assert named - {DEFAULT.name} == {path.name for path in rainoerme_weights.glob("RainOerMe_*")}
+
+
+@pytest.mark.parametrize(
+    ("file", "published"),
+    [
+        ("RainOerMe_Rain200L.pth", "RainOerMe_Rain200L.pth"),
+        ("PReNet6_r_Rain100L.pth", "logs/Rain100L/PReNet6_r/net_latest.pth"),
+        ("BRN_Rain100L.pth", "logs/Rain100L/BRN/net_latest.pth"),
+        ("RESCAN_RainHeavy.pth", "logs/RainHeavy/RESCAN/latest"),
+        ("SPANet_RainHeavy.pth", "logs/RainHeavy/SPANet/step_40000"),
+        ("SPANet_SPA.pth", "model/latest"),
+        ("VRGNet-PReNet_SPA.pth", "for_spa/spamodels/DerainNet_state_800.pt"),
+    ],
+)
+def test_published_files_are_known_by_their_checksum(rainoerme_weights: Path, file: str, published: str) -> None:
+    found = published_file(Path("anything"), sha256_of(rainoerme_weights / file), None)
+    assert found is not None
+    assert found.file == published
+
+
+def test_the_default_network_is_known_by_its_checksum() -> None:
+    found = published_file(Path("anything"), sha256_of(DEFAULT), None)
+    assert found is not None
+    assert found.file == DEFAULT.name
+    # What docs/default-network.md says.
+    page = (Path(__file__).parent.parent.parent / "docs" / "default-network.md").read_text()
+    rainy, clean = (line.split("|")[2] for line in page.splitlines() if line.startswith(("| rainy", "| clean")))
+    names = re.findall(r"`(\w+)`", rainy + clean)
+    assert len(names) == 10
+    assert all(name in found.trained_on for name in names)
+
+
+@pytest.mark.parametrize(
+    ("path", "network", "published"),
+    [
+        ("x/logs/Rain100H/PReNet6/net_latest.pth", "PReNet", "logs/Rain100H/PReNet6/net_latest.pth"),
+        ("logs/RainHeavy/RESCAN/latest", "RESCAN", "logs/RainHeavy/RESCAN/latest"),
+        ("model/latest", "SPANet", "model/latest"),
+        ("x/deraining.pth", "Restormer", "deraining.pth"),
+        ("x/005_colorDN_DFWB_noise15.pth", "SwinIR", "005_colorDN_*.pth"),
+        ("net_latest.pth", "PReNet", None),
+        ("PReNet6/net_latest.pth", "PReNet", None),
+        ("logs/RainHeavy/RESCAN/latest", "SPANet", None),
+        ("model/latest", "RESCAN", None),
+        ("latest", "SPANet", None),
+        ("latest", None, None),
+        ("deraining.pth", "MPRNet", None),
+    ],
+)
+def test_another_file_is_known_by_its_network_and_its_whole_path(
+    path: str, network: str | None, published: str | None
+) -> None:
+    found = published_file(Path(path), "0" * 64, network)
+    assert (found and found.file) == published
+
+
+def test_every_checksum_is_of_one_file() -> None:
+    files = [published for card in CATALOGUE for published in card.published]
+    sums = [published.sha256 for published in files if published.sha256]
+    assert len(set(sums)) == len(sums) == 27
+    assert all(re.fullmatch(r"[0-9a-f]{64}", sha256) for sha256 in sums)
+    assert set(PUBLISHED) <= {card.name for card in CATALOGUE}
 
 
 @pytest.mark.parametrize("name", SMALL)
