@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..data.images import decode_image, to_tensor
 from ..data.pairing import RULES
 from ..data.sources import FolderSource
-from ..errors import DataError
+from ..errors import DataError, OptionError
 
 
 class ResultImages(nn.Module):
@@ -60,9 +60,43 @@ class ResultImages(nn.Module):
     def _read(self, rainy: Tensor, name: str) -> Tensor:
         found = self.find(name)
         image = to_tensor(decode_image(found)).to(rainy)
-        if image.shape != rainy.shape:
-            raise DataError(
-                f"{found} is {image.shape[2]}x{image.shape[1]} pixels, its rainy image {name} "
-                f"{rainy.shape[2]}x{rainy.shape[1]}; a result keeps the size"
-            )
+        check_result(found, image.shape[1:], name, rainy.shape[1:])
         return image
+
+
+def check_result(found: Path, size: Sequence[int], name: str, rainy: Sequence[int]) -> None:
+    """Compare the size (height, width, ...) of a derained image with that of its rainy image.
+
+    Raises:
+        DataError: It is another.
+    """
+    if tuple(size) != tuple(rainy):
+        raise DataError(
+            f"{found} is {size[1]}x{size[0]} pixels, its rainy image {name} {rainy[1]}x{rainy[0]}; "
+            "a result keeps the size"
+        )
+
+
+def check_apart(results: Iterable[tuple[str, Path, Callable[[], bytes]]], remedy: str) -> None:
+    """Refuse result images that are taken for those of two rainy images in different data sets: of one name, as a rule.
+
+    Args:
+        results: For each rainy image the name of its data set, its derained image, and what reads the rainy file; a
+            data set may be there twice, whole and in part.
+        remedy: What to do, for the message.
+
+    Raises:
+        OptionError: One is.
+    """
+    taken: dict[Path, tuple[str, Callable[[], bytes]]] = {}
+    for dataset, found, read in results:
+        other, read_other = taken.setdefault(found.resolve(), (dataset, read))
+        try:
+            is_another = other != dataset and read() != read_other()
+        except DataError:
+            continue  # told when it is scored
+        if is_another:
+            raise OptionError(
+                f"{found} would be scored as the derained version of two images, one of the data set {other}, one of "
+                f"{dataset}; {remedy}"
+            )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..archs.result_images import ResultImages, check_apart
 from ..config import Request
-from ..errors import OptionError
+from ..data.paired import PairedRain, SingleRain
+from ..errors import DataError, OptionError
 from ..processes import claimed, leave_processes, losses_told
 from ..training.opening import open_folder, settle_seed
 from .loaders import build_dataset
@@ -58,6 +63,7 @@ def _test(opt: dict[str, Any]) -> list[Score]:
         raise OptionError("datasets: names no test set (test..., val...)")
     with holding_log(opt) as held:
         model = build(opt)
+    _check_result_images(getattr(model, "net_g", None), {phase: loader.dataset for phase, loader in loaders})
     open_folder(opt, keep=False)
     with logging_to(opt, "test", held) as logger:
         for warning in opt["warnings"]:
@@ -71,3 +77,27 @@ def _test(opt: dict[str, Any]) -> list[Score]:
             rainy = getattr(model, "input_metrics", {}).get(name, {})
             scores.append(Score(name, len(loader.dataset), dict(getattr(model, "metric_results", {})), rainy))
     return scores
+
+
+def _check_result_images(network: Any, datasets: Mapping[str, Any]) -> None:
+    """Refuse a folder of result images that would be scored on several test sets (`check_apart`)."""
+    if not isinstance(network, ResultImages):
+        return
+
+    def results() -> Iterator[tuple[str, Path, Callable[[], bytes]]]:
+        for phase, dataset in datasets.items():
+            for name, read in _rainy_files(dataset):
+                with suppress(DataError):  # missing: told when it is scored
+                    yield phase, network.find(name), read
+
+    check_apart(results(), "test each data set by itself, with network_g.folder naming its own results")
+
+
+def _rainy_files(dataset: Any) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The names of a test set's rainy images, and what reads their files."""
+    if isinstance(dataset, PairedRain):
+        for pair in dataset.pairing.pairs:
+            yield str(pair.rainy), partial(lambda found: next(found.encoded()), pair)
+    elif isinstance(dataset, SingleRain):
+        for index, name in enumerate(dataset.rainy.names):
+            yield name, partial(dataset.rainy.encoded, index)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from tiny import RATE, model_options, tiny_data, tiny_options
+from tiny import RATE, model_options, tiny_data, tiny_options, write_images
 from torch import Tensor, nn
 
 from rainoerme_plugin.archs.adapt import Needs
@@ -675,6 +675,19 @@ def test_the_ground_truth_as_results_is_perfect_and_the_rainy_images_score_as_th
     assert rainy.rainy == clean.rainy
     assert rainy.derained == rainy.rainy
     assert 10 < rainy.rainy["psnr"] < 40
+
+
+def test_one_folder_of_results_is_not_scored_on_two_test_sets(data: Path) -> None:
+    write_images(data / "other" / "rain", 2, seed=7, prefix="rain")
+    write_images(data / "other" / "norain", 2, seed=7)
+    network = {"type": "ResultImages", "folder": str(data / "val" / "norain")}
+    other = {"name": "other", "type": "PairedRainDataset", "dataroot": str(data / "other")}
+    with pytest.raises(OptionError, match=r"norain/1\.png would be scored .* of the data set val, one of val_2; test"):
+        score(data, network, datasets__val_2=other)
+    # The same images again are no others.
+    again = {"network_g": {"_delete_": True, **network}, "datasets__val_2": {**other, "dataroot": str(data / "val")}}
+    scores, _ = run_test(Request(tiny_options(data, **again), root=data / "root"))
+    assert [found.images for found in scores] == [2, 2]
 
 
 def test_saved_results_score_as_the_network_that_made_them(data: Path) -> None:
