@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from .known import seen_by_training
+from .known import photographs_in, seen_by_training
 from .methods import Method
 from .results import Row, WarningInfo
 from .scenes import Hashes, near
@@ -53,10 +53,12 @@ def _overlaps(method: Method, test_set: TestSet, training: Training) -> list[War
     """By the training images where they are at hand, and by what is known of public data sets."""
     found: list[WarningInfo] = []
     readable = [index for index, look in enumerate(test_set.looks) if look.scene is not None]
-    for folder in method.training_images:
-        names, hashes = training.get(folder, ([], None))
-        if hashes is None:
-            continue
+    # What the option file says does not undo what is known of the file.
+    known = method.published.trained_on if method.published else None
+    told = [text for text in dict.fromkeys((method.trained_on, known)) if text]
+    seen = [(folder, *training[folder]) for folder in method.training_images if folder in training]
+    seen += [("scikit-image's photographs", *photographs_in(text)) for text in told]
+    for folder, names, hashes in seen:
         shared = {readable[test]: names[train] for test, train in near(test_set.hashes, hashes)}
         if shared:
             first = min(shared)
@@ -65,10 +67,11 @@ def _overlaps(method: Method, test_set: TestSet, training: Training) -> list[War
                 f"show one that is in {folder}; {test_set.names[first]} is {shared[first]} there"
             )
             found.append(_caution("overlap", text, test_set, method))
-    reason = method.trained_on and test_set.known and seen_by_training(method.trained_on, test_set.known.name)
-    if reason and not found:
-        text = f"{method.name} was trained on {method.trained_on} and has seen scenes of {test_set.name}: {reason}"
-        found.append(_caution("overlap", text, test_set, method))
+    for training_set in told:
+        reason = test_set.known and seen_by_training(training_set, test_set.known.name)
+        if reason and not found:
+            text = f"{method.name} was trained on {training_set} and has seen scenes of {test_set.name}: {reason}"
+            found.append(_caution("overlap", text, test_set, method))
     return found
 
 

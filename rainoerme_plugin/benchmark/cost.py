@@ -17,13 +17,14 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from ..archs.adapt import Needs, derain
 from ..archs.runner import Precision, Runner
 from ..archs.tiles import WHOLE
 from ..data.images import RGB
 from ..devices import bound_memory, pick_device, read_kib, wait
-from ..errors import one_line
+from ..errors import WeightsError, one_line
 from .methods import Method, open_method
 from .options import CostOptions, MethodOptions
 from .results import Cost, Timing
@@ -31,29 +32,36 @@ from .results import Cost, Timing
 _BUT_PRODUCTS = "all but convolutions, matrix products and attention"
 
 
-def measure_costs(
-    name: str, options: MethodOptions, costs: CostOptions, device: str, precision: Precision
-) -> list[Cost]:
+class Costs(TypedDict):
+    """What is kept of them."""
+
+    costs: list[Cost]
+
+
+def measure_costs(method: Method, costs: CostOptions, device: str, precision: Precision) -> list[Cost]:
     """The costs of a method with a network or filter, at all sizes, measured in a fresh process.
 
     Raises:
-        RainOerMeError: The method cannot be made.
+        RainOerMeError: The method cannot be made anew, or its file of weights is another by now.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
-            return process.submit(_measure_all, name, options, costs, device, precision).result()
+            work = process.submit(_measure_all, method.name, method.options, method.sha256, costs, device, precision)
+            return work.result()
         except BrokenProcessPool:
             text = "the measuring process was killed; it may have wanted more memory than there is"
             return [_cost(height, width, costs.batch, error=text) for height, width in costs.sizes]
 
 
 def _measure_all(
-    name: str, options: MethodOptions, costs: CostOptions, device: str, precision: Precision
+    name: str, options: MethodOptions, sha256: str | None, costs: CostOptions, device: str, precision: Precision
 ) -> list[Cost]:
     from .. import register
 
     register()
     method = open_method(name, options, "round")
+    if method.sha256 != sha256:
+        raise WeightsError(f"{method.file} has changed since the benchmark began; run again")
     run = Runner(pick_device(device), precision)
     if run.device.type == "cpu":
         bound_memory()

@@ -1,4 +1,4 @@
-"""What is known of public deraining data sets: how many pairs they hold, and which of them share scenes.
+"""What is known of public images: how many pairs a data set holds, which of them share scenes, how photographs look.
 
 That 546 of RainTrainH's images show test scenes says PReNet's README; that Rain100L's ground truths are of 91 scenes,
 and that all of 20 images of Rain200H show scenes of RainTrainL, was counted with `scenes`.
@@ -7,7 +7,13 @@ and that all of 20 images of Rain200H show scenes of RainTrainL, was counted wit
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from .scenes import BITS, Hashes, stack
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,22 @@ SEEN: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"rain13k\b", _RAIN100, "it holds RainTrainH, 546 of whose 1,800 images show scenes of the test set"),
 )
 
+PHOTOGRAPHS: Mapping[str, str] = MappingProxyType(
+    {
+        "astronaut": "c2d692764c9f550f3228bd90dfb1c09bcc15b60a7b25b5e29cf34a51b50a67ac",
+        "brick": "a2728dd18b753dc56efafde50619f9889ef5235f259100ae7472496c846249f4",
+        "camera": "bf78f183c102c06743fc4e9c8cd8bc233327787761d3339897888f8f4b172e5c",
+        "coffee": "bb2483cc209e37f24cf10fc336bc37cf32c29b273241330e60cf9936333c773c",
+        "coins": "e453d552b52ca9732b5c544d52923aac7becc603d05333d4d6a452ab8fdbcc25",
+        "grass": "92bbf2c8e1c08bdcabd80b0a77720dbe5132f7c06789db1588daa8e0a7acdb31",
+        "gravel": "c61d75441cb5aaef347624762495a6349e2ee58d058be5ecf3b741878b9cb40c",
+        "hubble_deep_field": "8486cc4e4f659ec1ba124d1d331c3eb0387374e56ba6a3da95a77963332313dc",
+        "retina": "c010cd7a1feb97827afcc01f2d010ff5781f70952c7e0fc770ecec0e25e08d6a",
+        "rocket": "c0d937671396ec201bdfe521127e67a19c7e0381fc7e0381ec7a1387e4f81b0f",
+    }
+)
+"""scikit-image's photographs that the default network was trained on, with their scene hashes in hexadecimal digits."""
+
 
 def known_set(*hints: str) -> KnownSet | None:
     """The test set that one of ``hints`` (its name, its folders) names, the most telling first.
@@ -64,6 +86,14 @@ def known_set(*hints: str) -> KnownSet | None:
         if found:
             return found[-1]
     return None
+
+
+def photographs_in(trained_on: str) -> tuple[list[str], Hashes]:
+    """The photographs of scikit-image that a text on training names, and their scene hashes (N, BITS)."""
+    words = set(re.findall(r"\w+", trained_on)) if "scikit-image" in trained_on else ()
+    names = [name for name in PHOTOGRAPHS if name in words]
+    bits = (np.unpackbits(np.frombuffer(bytes.fromhex(PHOTOGRAPHS[name]), np.uint8), count=BITS) for name in names)
+    return names, stack(each.astype(np.bool_) for each in bits)
 
 
 def _plain(name: str) -> str:

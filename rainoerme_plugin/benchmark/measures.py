@@ -18,6 +18,7 @@ from ..data.images import RGB, to_tensor
 from ..errors import OptionError, one_line
 from ..metrics.protocols import PROTOCOLS, psnr, scores, ssim
 from ..metrics.rain_energy import rain_removed, structure_kept
+from ..provenance import code_of
 
 Better: TypeAlias = Literal["higher", "lower"]
 INSTALL = "pip install 'torchmetrics>=1.7'"
@@ -202,6 +203,11 @@ class Measures:
             full.append(Measure(f"psnr_{name}", f"PSNR {name}", "higher", 2, f"dB. {about}", True, name))
             full.append(Measure(f"ssim_{name}", f"SSIM {name}", "higher", 4, about, True, name))
         self.all: tuple[Measure, ...] = (*full, *(extra.measure for extra in self.extras))
+
+    @property
+    def code(self) -> str:
+        """A digest of the code that takes them (`provenance`)."""
+        return code_of(__name__, *(extra.package for extra in self.extras if extra.package is not None))
 
     def of(self, paired: bool) -> list[Measure]:
         """Those that can be taken of images with, or without, ground truth."""

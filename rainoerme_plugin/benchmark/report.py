@@ -28,6 +28,8 @@ from PIL import Image as PillowImage
 from ..data.images import RGB, jpeg_uri
 from .records import write_result
 from .results import Cost, DatasetInfo, Figure, MeasureInfo, PublishedFigure, Results, Row, Value
+from .statistics import FEWEST
+from .tables import of_others, too_few
 
 MISSING = "–"
 _LISTED = 3  # of the worst and of the best images of each method
@@ -75,6 +77,8 @@ def write_report(path: Path, results: Results, shown: Iterable[Shown], max_side:
     page = pages.get_template("report.html").render(
         results=results,
         views=list(views.values()),
+        too_few=too_few,
+        fewest=FEWEST,
         protocols=list(dict.fromkeys(m["protocol"] for m in results["measures"] if m["protocol"] is not None)),
         sizes=_sizes(results),
         style=Markup(style),  # noqa: S704 files of this package
@@ -97,6 +101,8 @@ class _Cell:
     best: bool = False
     figure: Figure | None = None
     published: PublishedFigure | None = None
+    of: str = ""
+    """Of how many images the published figure is, if not of those of the row."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +210,8 @@ class _View:
         found.append(_Column("Images", [_Cell(str(row["images"]), row["images"]) for row in self.rows]))
         found.append(_Column("Failed", [_Cell(str(row["failed"]), row["failed"]) for row in self.rows]))
         if any(row["published"] for row in self.rows):
-            published = [row["published"] for row in self.rows]
-            cells = [_Cell(key=figure["psnr"], published=figure) if figure else _Cell() for figure in published]
+            published = [(row["published"], of_others(row)) for row in self.rows]
+            cells = [_Cell(key=fig["psnr"], published=fig, of=of) if fig else _Cell() for fig, of in published]
             found.append(_Column("Published", cells))
         found.append(_cost("Parameters", [method["parameters"] for method in self.methods], _si))
         for at, costs in enumerate(self.costs.values()):

@@ -7,7 +7,9 @@ is marked as timing (`Timing`, and ``created``) it is the same for every run of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias
+
+from typing_extensions import TypedDict
 
 SCHEMA = "rainoerme_plugin.benchmark/1"
 """Version of this layout; raised when a name changes its meaning or goes."""
@@ -52,6 +54,8 @@ class DatasetInfo(TypedDict):
     known_as: str | None
     """The public test set that it is, or is a part of."""
     every: int
+    whole: int
+    """How many images the public test set has; of others, how many there are without ``every`` and ``limit``."""
     images: list[ImageInfo]
 
 
@@ -99,6 +103,8 @@ class MethodInfo(TypedDict):
     file: str | None
     sha256: str | None
     """Of the file of weights."""
+    code: str
+    """A digest of the code that made its results."""
     parameters: int | None
     whole_image: bool
     """Whether a pixel of its results may depend on the whole image."""
@@ -111,7 +117,7 @@ class Difference(TypedDict):
     mean: float
     low: float | None
     high: float | None
-    """The bootstrap interval, 95 %; None for fewer than two scenes."""
+    """The bootstrap interval, 95 %; None for too few scenes (`statistics.FEWEST`)."""
     wins: float
     """The share of images on which it is better than the baseline."""
     images: int
@@ -125,7 +131,7 @@ class Figure(TypedDict):
     """Over images; None for fewer than two."""
     low: float | None
     high: float | None
-    """The bootstrap interval of the mean, 95 %, resampling scenes; None for fewer than two scenes."""
+    """The bootstrap interval of the mean, 95 %, resampling scenes; None for too few scenes (`statistics.FEWEST`)."""
     images: int
     difference: Difference | None
     """None for the baseline itself."""
@@ -137,6 +143,8 @@ class PublishedFigure(TypedDict):
     protocol: str
     psnr: float | None
     ssim: float | None
+    images: int
+    """Of how many images they are; a row of others is no comparison."""
 
 
 class Row(TypedDict):
@@ -184,4 +192,6 @@ class Results(TypedDict):
     methods: list[MethodInfo]
     rows: list[Row]
     """For each data set in turn the methods in their order."""
+    code: str
+    """A digest of the code that took the figures."""
     warnings: list[WarningInfo]

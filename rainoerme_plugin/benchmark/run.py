@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,20 +24,19 @@ from ..devices import bound_memory, pick_device
 from ..errors import DataError, OptionError
 from ..processes import claimed, join_processes, leave_processes, losses_told
 from ..progress import track
+from ..provenance import code_of
 from .cautions import Training, find_cautions
-from .cost import measure_costs
+from .cost import Costs, measure_costs
 from .measures import Measures
-from .methods import Method, open_method
-from .options import BenchmarkOptions, FilterMethod, ReportOptions, read_benchmark
+from .methods import Method, check_result_images, open_method
+from .options import BenchmarkOptions, FilterMethod, read_benchmark
 from .records import Records, key_of, write_result
 from .results import SCHEMA, Cost, DatasetInfo, Figure, MethodInfo, Results, Row
 from .scoring import Scoring, Share
 from .statistics import Values, summarise, value_of
 from .tables import to_csv, to_markdown
 from .testsets import TestSet, open_test_set, training_hashes
-
-if TYPE_CHECKING:
-    from .report import Shown
+from .waiting import ROOM, Waiting
 
 
 def benchmark(request: Request) -> tuple[Results, Path] | None:
@@ -58,6 +58,8 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
             open_method(name, method, options.rounding, tuple(method.datasets or options.datasets))
             for name, method in chosen.items()
         ]
+        for method in methods:
+            check_result_images(method, _sets_of(method, test_sets))
     except OptionError as error:
         raise OptionError(f"{request.option_file}: {error}") from None
 
@@ -72,10 +74,14 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
     show: Track[Any] = track if rank == 0 else lambda items, total, title: items
     with losses_told(rank, world), claimed(folder):
         records = Records(folder / "records", rank)
+        for text in records.damaged() if rank == 0 else ():
+            print(f"Warning: {text}", file=sys.stderr, flush=True)
         for test_set in test_sets:
             test_set.survey(records, show)
 
-        scoring = Scoring(records, folder / "images", measures, Runner(device, options.precision), options.save_images)
+        waiting = Waiting(folder / ".waiting", options.report.images if options.report else 0, ROOM // world)
+        run, kept = Runner(device, options.precision), waiting if options.report else None
+        scoring = Scoring(records, folder / "images", measures, run, options.save_images, kept)
         for method in methods:
             for test_set in _sets_of(method, test_sets):
                 scoring.score(method, test_set, Share(rank, world), show)
@@ -97,6 +103,7 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
             "measures": [asdict(measure) for measure in measures.all],  # type: ignore[misc]
             "datasets": [_dataset_info(test_set) for test_set in test_sets],
             "methods": [_method_info(method, costs.get(method.name, [])) for method in methods],
+            "code": measures.code,
             "rows": rows,
             "warnings": find_cautions(methods, test_sets, rows, training, missing, options.protocols),
         }
@@ -104,10 +111,12 @@ def benchmark(request: Request) -> tuple[Results, Path] | None:
         for name, content in (("json", text), ("csv", to_csv(results)), ("md", to_markdown(results))):
             write_result(folder / f"results.{name}", content.encode("utf-8", "replace"))
         if options.report is not None:
+            from .pictures import shown_images
             from .report import write_report
 
-            shown = _shown(results, methods, test_sets, scoring, options.report)
+            shown = shown_images(results, methods, test_sets, scoring, options.report)
             write_report(folder / "report.html", results, shown, options.report.max_side, options.report.quality)
+        waiting.clear()
         return results, folder
 
 
@@ -128,7 +137,7 @@ def _environment(device: torch.device, precision: str) -> dict[str, str | int | 
         **{package: _version(package) for package in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_name": _device_name(device),
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
@@ -139,6 +148,10 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:  # OpenCV has several names
         return None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:
@@ -159,16 +172,16 @@ def _costs(
     found: dict[str, list[Cost]] = {}
     costly = [method for method in methods if method.network is not None or isinstance(method.options, FilterMethod)]
     for method in track(costly, len(costly), "measuring costs"):
-        place = (device.type, _processor(), torch.get_num_threads(), options.precision)
+        place = (device.type, _device_name(device), _processor(), torch.get_num_threads(), options.precision)
         # Tiles change what large images cost, and no results; what is known of smaller ones stays known.
         is_cut = method.tile is not None or any(height * width > WHOLE for height, width in options.cost.sizes)
         tiles = (f"tiles {method.tile}",) if method.network is not None and is_cut else ()
-        key = key_of("cost", __version__, method.identity, options.cost.model_dump(), place, *tiles)
-        record = records.get(key)
+        code = code_of(measure_costs.__module__, *method.modules)
+        key = key_of("cost", code, method.identity, options.cost.model_dump(), place, *tiles)
+        record = records.get(key, Costs)
         if record is None or any(cost["error"] for cost in record["costs"]):
-            costs = measure_costs(method.name, method.options, options.cost, device.type, options.precision)
-            record = {"costs": costs}
-            records.add(key, record)
+            record = {"costs": measure_costs(method, options.cost, device.type, options.precision)}
+            records.add(key, {"code": code, **record})
         found[method.name] = record["costs"]
     return found
 
@@ -181,7 +194,7 @@ def _rows(
     for test_set in test_sets:
         scored = [method for method in methods if test_set in _sets_of(method, test_sets)]
         known = {
-            method.name: [scoring.result(method, test_set, index) or {} for index in range(len(test_set))]
+            method.name: [_result(scoring, method, test_set, index) for index in range(len(test_set))]
             for method in scored
         }
         names = [measure.name for measure in scoring.measures.of(test_set.paired)]
@@ -194,6 +207,13 @@ def _rows(
         for method in scored:
             rows.append(_row(method, test_set, known[method.name], names, values, figures))
     return rows
+
+
+def _result(scoring: Scoring, method: Method, test_set: TestSet, index: int) -> Mapping[str, Any]:
+    """All that is known of one image: ``output``, ``figures`` and ``problems``, or an ``error``."""
+    derained = scoring.derained(method, test_set, index) or {}
+    measured = scoring.measured(test_set, index, derained["output"]) if "output" in derained else None
+    return {**derained, **(measured or {})}
 
 
 def _row(
@@ -220,7 +240,7 @@ def _row(
         "images": done,
         "failed": len(results) - done,
         "figures": {name: figures[method.name, name] for name in names if (method.name, name) in figures},
-        "published": None if published is None else published.model_dump(),  # type: ignore[typeddict-item]
+        "published": None if published is None else {**published.model_dump(), "images": test_set.whole},  # type: ignore[typeddict-item]
         "values": {name: [value_of(value) for value in values[method.name, name]] for name in names},
         "outputs": [result.get("output") for result in results],
         "failures": failures,
@@ -247,6 +267,7 @@ def _dataset_info(test_set: TestSet) -> DatasetInfo:
         "rule": test_set.rule,
         "known_as": None if test_set.known is None else test_set.known.name,
         "every": test_set.every,
+        "whole": test_set.whole,
         "images": [
             {"name": name, "height": look.height, "width": look.width, "scene": scene} for name, look, scene in images
         ],
@@ -264,57 +285,8 @@ def _method_info(method: Method, costs: list[Cost]) -> MethodInfo:
         "rounding": method.rounding,
         "file": method.file.name if method.file else None,
         "sha256": method.sha256,
+        "code": method.code,
         "parameters": method.parameters,
         "whole_image": method.card.whole_image if method.card else False,
         "costs": costs,
     }
-
-
-def _shown(
-    results: Results,
-    methods: Sequence[Method],
-    test_sets: Sequence[TestSet],
-    scoring: Scoring,
-    options: ReportOptions,
-) -> Iterator[Shown]:
-    """The pictures of the report: images spread evenly over each data set, and every method's worst and best."""
-    from .report import Shown
-
-    for test_set in test_sets:
-        rows = [row for row in results["rows"] if row["dataset"] == test_set.name]
-        chosen = pick_images(rows, len(test_set), results, options)
-        shown = [method for method in methods if any(row["method"] == method.name for row in rows)]
-        for index in track(chosen, len(chosen), f"pictures of {test_set.name}"):
-            try:
-                rainy, clean = test_set.read(index)
-            except DataError:
-                continue
-            pictures = {
-                method.name: picture
-                for method in shown
-                if method.options.type != "input" and (picture := scoring.picture(method, test_set, index)) is not None
-            }
-            yield Shown(test_set.name, test_set.names[index], rainy, clean, pictures)
-
-
-def pick_images(rows: Sequence[Row], count: int, results: Results, options: ReportOptions) -> list[int]:
-    """The numbers of the images that the report shows of a data set, in order.
-
-    The extremes are by the first measure that the data set has.
-    """
-    spread = {int(number) for number in np.linspace(0, count - 1, min(options.images, count))}
-    measure = next(
-        (measure for measure in results["measures"] if any(measure["name"] in row["figures"] for row in rows)), None
-    )
-    if measure is not None and options.extremes:
-        for row in rows:
-            if next(method["type"] for method in results["methods"] if method["name"] == row["method"]) == "input":
-                continue
-            values = [
-                (np.inf if value == "inf" else float(value), index)
-                for index, value in enumerate(row["values"][measure["name"]])
-                if value is not None
-            ]
-            ordered = [index for _, index in sorted(values)]
-            spread |= {*ordered[: options.extremes], *ordered[-options.extremes :]}
-    return sorted(spread)

@@ -17,6 +17,10 @@ Values = NDArray[np.float64]
 """Per-image figures; NaN where there is none."""
 
 COVERAGE = 95.0
+FEWEST = 20
+"""Scenes that an interval needs. A percentile interval is too narrow for few: of n normal values by sqrt((n - 1) / n)
+and by 1.96 for Student's t (Hesterberg, The American Statistician 69, 2015). It holds the true mean in 93 % of cases
+for 20 scenes, 90 % for 10, 84 % for 5, and 50 % for 2."""
 _BLOCK = 512
 
 
@@ -82,7 +86,8 @@ def summarise(
     columns = [values[key] for key in keys] + list(differences.values())
     if not columns:
         return {}
-    low, high = bootstrap_interval(np.stack(columns, axis=1), scenes, draws, seed)
+    table = np.stack(columns, axis=1)
+    low, high = np.where(_enough(table, scenes), bootstrap_interval(table, scenes, draws, seed), np.nan)
     found: dict[tuple[str, str], Figure] = {}
     for column, key in enumerate(keys):
         figures = values[key][~np.isnan(values[key])]
@@ -107,6 +112,12 @@ def summarise(
             }
             found[key]["difference"] = difference
     return found
+
+
+def _enough(values: Values, scenes: Sequence[int]) -> NDArray[np.bool_]:
+    """Which columns (N, K) have a value for enough scenes to have an interval."""
+    shown = [set(np.asarray(scenes)[~np.isnan(column)].tolist()) for column in values.T]
+    return np.array([len(each) >= FEWEST for each in shown])
 
 
 def _difference(method: Values, baseline: Values) -> Values:

@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .results import Cost, Figure, MeasureInfo, MethodInfo, Results, Row
+from .results import Cost, DatasetInfo, Figure, MeasureInfo, MethodInfo, Results, Row
+from .statistics import FEWEST
 
 MISSING = "-"
 
@@ -58,11 +59,14 @@ def to_markdown(results: Results) -> str:
         lines += _means(rows, measures)
         # Protocols mostly agree on these; those of the others are in the CSV file.
         measures = _of_first_protocol(measures)
-        lines += ["Mean ± standard deviation over images [95 % bootstrap interval of the mean, over scenes]:", ""]
+        few = too_few(dataset)
+        interval = "" if few else " [95 % bootstrap interval of the mean, over scenes]"
+        lines += [f"Mean ± standard deviation over images{interval}{few}:", ""]
         lines += _table(["method", *_titles(measures)], _cells(rows, measures, _spread))
         compared = [row for row in rows if row["method"] != results["baseline"]]
         if compared and any(figure["difference"] for row in compared for figure in row["figures"].values()):
-            lines += [f"Difference from {results['baseline']}, image by image [95 % interval], and share of wins:", ""]
+            interval = "" if few else " [95 % interval]"
+            lines += [f"Difference from {results['baseline']}, image by image{interval}, and share of wins:", ""]
             lines += _table(["method", *_titles(measures)], _cells(compared, measures, _difference))
     costs = [(method, cost) for method in results["methods"] for cost in method["costs"]]
     if costs:
@@ -72,6 +76,18 @@ def to_markdown(results: Results) -> str:
         header = ["method", "parameters", "size", "batch", "FLOPs", "seconds [quartiles]", "images/s", "peak memory"]
         lines += _table(header, [_cost_cells(method, cost) for method, cost in costs])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def too_few(dataset: DatasetInfo) -> str:
+    """Why a data set has no intervals; empty if it may have."""
+    scenes = len({image["scene"] for image in dataset["images"]})
+    return "" if scenes >= FEWEST else f"; no intervals, which need {FEWEST} scenes (here {scenes})"
+
+
+def of_others(row: Row) -> str:
+    """Of how many images a row's published figures are, if not of as many as the row's own."""
+    published = row["published"]
+    return "" if published is None or published["images"] == row["images"] else f", on all {published['images']:,}"
 
 
 def to_text(results: Results) -> str:
@@ -137,7 +153,7 @@ def _means(rows: Sequence[Row], measures: Sequence[MeasureInfo]) -> list[str]:
         if published is not None:
             psnr = MISSING if published["psnr"] is None else f"{published['psnr']:.2f}"
             ssim = MISSING if published["ssim"] is None else f"{published['ssim']:g}"
-            reported = f"{psnr} / {ssim} {published['protocol']}"
+            reported = f"{psnr} / {ssim} {published['protocol']}{of_others(row)}"
         cells.append([row["method"], row["trained_on"] or MISSING, images, *figures, reported])
     return _table(["method", "trained on", "images", *header, "published"], cells)
 

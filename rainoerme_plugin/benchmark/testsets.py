@@ -7,16 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from ..data.images import RGB
+from ..data.images import RGB, decode_image
 from ..data.pairing import Pair
 from ..data.sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, open_source, untracked
 from ..errors import DataError, OptionError
 from ..files import user_path
 from ..options import read_section
+from ..provenance import code_of
 from ..registered.datasets import PairedRainDataset, SingleRainDataset
 from .known import KnownSet, known_set
 from .options import DatasetOptions
@@ -36,17 +39,21 @@ class Single:
     source: ImageSource
     index: int
 
-    def read(self) -> tuple[RGB, None]:
-        """The image, (H, W, 3) uint8.
+    def encoded(self) -> Iterator[bytes]:
+        """The bytes of its file.
 
         Raises:
             DataError: It cannot be read.
         """
-        return self.source.read(self.index), None
-
-    def encoded(self) -> Iterator[bytes]:
-        """The bytes of its file."""
         yield self.source.encoded(self.index)
+
+    def decode(self, files: Sequence[bytes]) -> tuple[RGB, None]:
+        """The image, (H, W, 3) uint8, from the bytes of its file.
+
+        Raises:
+            DataError: It is no image.
+        """
+        return decode_image(files[0], self.source.where(self.index)), None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class TestSet:
     """How pairs were found."""
     known: KnownSet | None
     every: int
+    whole: int
+    """How many images the known set has; of others, how many there are without ``every`` and ``limit``."""
     items: Sequence[Pair | Single]
     names: list[str]
     """Of the rainy images' files, unique."""
@@ -83,12 +92,16 @@ class TestSet:
         return len(self.items)
 
     def read(self, index: int) -> tuple[RGB, RGB | None]:
-        """The rainy image and its ground truth, (H, W, 3) uint8.
+        """The rainy image and its ground truth, (H, W, 3) uint8: those that the survey saw.
 
         Raises:
-            DataError: One cannot be read, or their sizes differ.
+            DataError: One cannot be read, their sizes differ, or one has changed since.
         """
-        return self.items[index].read()
+        item = self.items[index]
+        files = list(item.encoded())
+        if key_of(self.names[index], _digest(item, files)) != self.looks[index].digest:
+            raise DataError(f"{self.names[index]}: the image or its ground truth has changed meanwhile; run again")
+        return item.decode(files)
 
     def survey(self, records: Records, track: Track[Any] = untracked) -> None:
         """Read every file: to know it again, and to know which images show one scene. Broken ones are left to scoring.
@@ -121,18 +134,18 @@ def look_at(
 ) -> Iterator[Look]:
     """Read the files of ``items`` and know them again; what ``records`` has seen of one is not decoded again."""
 
-    def read(index: int) -> tuple[str, dict[str, Any] | None, bool]:
-        item = items[index]
-        contents = hashlib.sha256(repr(getattr(item, "halves", None)).encode())
+    code = code_of(scene_hash.__module__, Pair.__module__)
+
+    def read(index: int) -> tuple[str, _Seen | None, bool]:
+        item, files = items[index], list[bytes]()
         try:
-            for data in item.encoded():
-                contents.update(hashlib.sha256(data).digest())
-            digest = contents.hexdigest()
-            if (seen := records.get(key_of("look", digest))) is not None:
+            files += item.encoded()
+            digest = _digest(item, files)
+            if (seen := records.get(key_of("look", code, digest), _Seen)) is not None:
                 return digest, seen, False
-            rainy, clean = item.read()
+            rainy, clean = item.decode(files)
         except DataError:
-            return contents.hexdigest(), None, False
+            return _digest(item, files), None, False
         bits = np.packbits(scene_hash(rainy if clean is None else clean))
         return digest, {"height": rainy.shape[0], "width": rainy.shape[1], "scene": bits.tobytes().hex()}, True
 
@@ -143,9 +156,25 @@ def look_at(
             yield Look(digest)
             continue
         if new:
-            records.add(key_of("look", contents), seen)
+            records.add(key_of("look", code, contents), {"code": code, **seen})
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(seen["scene"]), np.uint8), count=BITS).astype(np.bool_)
         yield Look(digest, seen["height"], seen["width"], bits)
+
+
+class _Seen(TypedDict):
+    """What is kept of an image that was read."""
+
+    height: int
+    width: int
+    scene: Annotated[str, Field(pattern=f"^[0-9a-f]{{{BITS // 4}}}$")]
+
+
+def _digest(item: Pair | Single, files: Sequence[bytes]) -> str:
+    """Of the contents of an image's files, and of which half of it is rainy."""
+    contents = hashlib.sha256(repr(getattr(item, "halves", None)).encode())
+    for data in files:
+        contents.update(hashlib.sha256(data).digest())
+    return contents.hexdigest()
 
 
 def training_hashes(folder: str | Path, records: Records, track: Track[Any] = untracked) -> tuple[list[str], Hashes]:
@@ -189,6 +218,7 @@ def open_test_set(name: str, options: Mapping[str, Any]) -> TestSet:
     if own.known_as and known is None:
         raise OptionError(f"{key}.known_as: no known test set is called '{own.known_as}'")
     items: Sequence[Pair | Single]
+    whole = known.pairs if known else dataset.available
     if isinstance(dataset, PairedRainDataset):
         items = dataset.pairing.pairs[:: own.every]
         names, rule = _unique_names([pair.rainy for pair in items]), dataset.pairing.rule
@@ -196,7 +226,7 @@ def open_test_set(name: str, options: Mapping[str, Any]) -> TestSet:
         indices = range(0, len(dataset), own.every)
         items = [Single(dataset.rainy, index) for index in indices]
         names, rule = [dataset.rainy.names[index] for index in indices], None
-    return TestSet(name, rule is not None, rule, known, own.every, items, names)
+    return TestSet(name, rule is not None, rule, known, own.every, whole, items, names)
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:

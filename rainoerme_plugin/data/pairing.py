@@ -91,10 +91,14 @@ class Pair:
         Raises:
             DataError: One cannot be read, or their sizes differ.
         """
+        return self.decode(list(self.encoded()))
+
+    def decode(self, files: Sequence[bytes]) -> tuple[RGB, RGB]:
+        """As `read`, from the bytes of its files."""
         if self.halves == "auto":
-            rainy, clean = decode_image(self.rainy), decode_image(self.clean)
+            rainy, clean = decode_image(files[0], self.rainy), decode_image(files[1], self.clean)
         else:
-            picture = decode_image(self.rainy)
+            picture = decode_image(files[0], self.rainy)
             width = picture.shape[1]
             if width % 2:
                 raise DataError(f"{self.rainy}: {width} pixels wide, so it has no two halves of one size")

@@ -46,10 +46,15 @@ def open_run(folder: str | Path, iteration: int | str = "latest") -> RunNetwork:
         raise OptionError(f"{record}: network_g: is missing")
     # The checkpoint holds the whole network: the file that training began with need not be there any more.
     options = {**options, **({"pretrained": None} if "pretrained" in options else {})}
-    file = folder / "models" / f"net_g_{iteration}.pth"
+    file = run_weights(folder, iteration)
     network = build_checked(options, f"{record}: network_g")
     load_weights(network, file)
     return RunNetwork(network, file, options, run)
+
+
+def run_weights(folder: str | Path, iteration: int | str = "latest") -> Path:
+    """The file of the weights that a training run saved at ``iteration``."""
+    return user_path(folder) / "models" / f"net_g_{iteration}.pth"
 
 
 def build_checked(options: Mapping[str, Any], key: str) -> nn.Module:

@@ -106,6 +106,8 @@ class PairedRainDataset(PairedRain):
             raise OptionError(f"{_section(opt)}: needs either dataroot, or dataroot_lq and dataroot_gt")
         _tell(opt, "dataroot" if options.dataroot else "dataroot_lq", pairing.notes)
         super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit], pairing.notes))
+        self.available = len(pairing.pairs)
+        """How many pairs there are, with those beyond ``limit``."""
 
 
 class SingleRainDataset(SingleRain):
@@ -122,3 +124,5 @@ class SingleRainDataset(SingleRain):
         _tell(opt, "dataroot", source.notes)
         chosen = source.pick(range(min(options.limit, len(source)))) if options.limit else source
         super().__init__(chosen)
+        self.available = len(source)
+        """How many images there are, with those beyond ``limit``."""

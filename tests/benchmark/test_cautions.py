@@ -6,17 +6,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny import write_images
 from torch import nn
 
+from rainoerme_plugin.archs.published import Published
 from rainoerme_plugin.benchmark.cautions import find_cautions
-from rainoerme_plugin.benchmark.methods import Method
-from rainoerme_plugin.benchmark.options import METHODS
+from rainoerme_plugin.benchmark.known import photographs_in
+from rainoerme_plugin.benchmark.methods import Method, open_method
+from rainoerme_plugin.benchmark.options import METHODS, FileMethod
 from rainoerme_plugin.benchmark.records import Records
 from rainoerme_plugin.benchmark.results import Row, WarningInfo
+from rainoerme_plugin.benchmark.scenes import NEAR, scene_hash
 from rainoerme_plugin.benchmark.testsets import TestSet, open_test_set, training_hashes
+from rainoerme_plugin.data.demo import make_demo
+from rainoerme_plugin.data.images import decode_image
+from rainoerme_plugin.inference.opening import DEFAULT
 from rainoerme_plugin.options import read_section
 
 PUBLISHED = {"d": {"protocol": "opencv_y", "psnr": 30.0}}
@@ -108,6 +115,46 @@ def test_training_images_of_other_scenes_are_no_overlap(scenes: Path, tmp_path: 
 def test_public_training_sets_that_hold_test_scenes(scenes: Path, trained_on: str, known: str, overlap: bool) -> None:
     found = cautions([method(type="file", trained_on=trained_on)], [surveyed(scenes, known_as=known)])
     assert ("overlap" in found) == overlap
+
+
+def test_what_is_known_of_a_file_counts_whatever_the_option_file_says(scenes: Path) -> None:
+    known = method(type="file", trained_on="my own")
+    known.published = Published("x", "RainHeavy*, which holds scenes of Rain100")
+    (caution,) = cautions([known], [surveyed(scenes, known_as="Rain100L")])["overlap"]
+    assert "was trained on RainHeavy*" in caution["text"]
+
+
+def test_the_default_network_has_seen_photographs_of_the_demo(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    for _ in make_demo(tmp_path):
+        pass
+    test_set = open_test_set("demo", {"dataroot": str(tmp_path / "test")})
+    test_set.survey(Records(tmp_path / "r"))
+    default = open_method("m", FileMethod(type="file", file=str(DEFAULT)), "round")
+    found = cautions([default], [test_set])
+    (caution,) = found["overlap"]
+    assert "3 of its 6 images" in caution["text"]
+    assert "rocket_1.png is rocket there" in caution["text"]
+    assert "training" not in found
+    # The data that it was trained on is seen whole.
+    names, hashes = photographs_in(default.trained_on or "")
+    assert len(names) == 10
+    for name, known in zip(names, hashes, strict=True):
+        folder, file = ("rainy", f"{name}_1.png") if (tmp_path / "rainy" / f"{name}_1.png").exists() else ("clean", "")
+        image = tmp_path / folder / (file or f"{name}.png")
+        if name == "rocket":
+            image = tmp_path / "test" / "norain" / "rocket_1.png"
+        assert near_one(scene_hash(decode_image(image)), known), name
+
+
+def near_one(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool(np.mean(first != second) <= NEAR)
+
+
+def test_photographs_are_known_by_their_names() -> None:
+    assert photographs_in("scikit-image's coffee, with rain")[0] == ["coffee"]
+    assert photographs_in("coffee, with rain")[0] == []
+    assert photographs_in("scikit-image's coffees")[1].shape == (0, 256)
 
 
 def test_a_method_is_not_warned_of_for_data_sets_that_it_is_not_scored_on(scenes: Path) -> None:

@@ -29,6 +29,7 @@ from rainoerme_plugin.errors import WeightsError
 from rainoerme_plugin.options import LabelOptions
 
 CPU = torch.device("cpu")
+MEDIAN = open_method("median", FilterMethod(type="filter", filter=LabelOptions(type="median")), "round")
 
 
 def test_the_papers_network_by_hand() -> None:
@@ -166,12 +167,11 @@ def test_a_system_that_does_not_tell_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_filter_and_a_network_in_a_process_of_their_own(tmp_path: Path) -> None:
     costs = CostOptions(sizes=[[48, 32], [16, 24]], warmup=1, repeats=3)
-    median = FilterMethod(type="filter", filter=LabelOptions(type="median"))
-    found = measure_costs("median", median, costs, "cpu", "float32")
+    found = measure_costs(MEDIAN, costs, "cpu", "float32")
     assert [(cost["height"], cost["width"]) for cost in found] == [(48, 32), (16, 24)]
     assert all(cost["timing"] is not None and cost["flops"] is None for cost in found)
-    method = FileMethod(type="file", file=str(write_network(tmp_path / "net.pth")))
-    found = measure_costs("net", method, costs, "cpu", "bfloat16")
+    method = open_method("net", FileMethod(type="file", file=str(write_network(tmp_path / "net.pth"))), "round")
+    found = measure_costs(method, costs, "cpu", "bfloat16")
     assert found[0]["flops"] == pytest.approx(4 * (found[1]["flops"] or 0))
     assert all(cost["timing"] is not None and cost["error"] is None for cost in found)
 
@@ -181,16 +181,14 @@ def test_what_fails_at_one_size_is_said_and_does_not_stop_the_others(monkeypatch
         raise torch.OutOfMemoryError("not enough memory for\n  that")
 
     monkeypatch.setattr(cost_module, "measure_time", fail_for_large)
-    options = FilterMethod(type="filter", filter=LabelOptions(type="median"))
-    (cost,) = cost_module._measure_all("m", options, CostOptions(), "cpu", "float32")
+    (cost,) = cost_module._measure_all("m", MEDIAN.options, None, CostOptions(), "cpu", "float32")
     assert cost["timing"] is None
     assert cost["error"] == "not enough memory for that"
 
 
 def test_a_process_that_is_killed_is_an_error_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_module, "_measure_all", _die)
-    options = FilterMethod(type="filter", filter=LabelOptions(type="median"))
-    found = measure_costs("m", options, CostOptions(sizes=[[8, 8], [9, 9]]), "cpu", "float32")
+    found = measure_costs(MEDIAN, CostOptions(sizes=[[8, 8], [9, 9]]), "cpu", "float32")
     assert len(found) == 2
     assert all("killed" in (cost["error"] or "") for cost in found)
 
@@ -202,6 +200,15 @@ def _die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_the_user_can_mend_comes_back_as_it_is() -> None:
-    with pytest.raises(WeightsError, match=r"methods\.m: no such checkpoint: nowhere\.pth"):
-        measure_costs("m", FileMethod(type="file", file="nowhere.pth"), CostOptions(), "cpu", "float32")
+def test_what_the_user_can_mend_comes_back_as_it_is(tmp_path: Path) -> None:
+    file = write_network(tmp_path / "net.pth")
+    method = open_method("m", FileMethod(type="file", file=str(file)), "round")
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"methods\.m: no such checkpoint: .*net\.pth"):
+        measure_costs(method, CostOptions(), "cpu", "float32")
+
+
+def test_costs_of_other_weights_are_not_taken_for_those_of_the_method(tmp_path: Path) -> None:
+    options = FileMethod(type="file", file=str(write_network(tmp_path / "net.pth")))
+    with pytest.raises(WeightsError, match=r"net\.pth has changed since the benchmark began; run again"):
+        cost_module._measure_all("m", options, "another", CostOptions(), "cpu", "float32")

@@ -13,6 +13,7 @@ from small import small
 from tiny import write_images, write_network
 
 import rainoerme_plugin
+from rainoerme_plugin import weights
 from rainoerme_plugin.archs.adapt import Needs
 from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
@@ -24,6 +25,7 @@ from rainoerme_plugin.data.images import decode_image
 from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.errors import DataError, OptionError, RainOerMeError, WeightsError
 from rainoerme_plugin.options import read_section
+from rainoerme_plugin.registered import networks
 
 RUN = Runner(torch.device("cpu"))
 RAINY = np.random.default_rng(0).integers(0, 256, (33, 41, 3), dtype=np.uint8)
@@ -53,7 +55,7 @@ def test_the_input_is_the_rainy_image() -> None:
 def test_a_filter_is_the_coarse_filter() -> None:
     method = opened("filter", filter={"type": "rank", "window": [1, 7], "percent": 35})
     assert np.array_equal(method(RAINY, "d", "", RUN), build_filter("rank", window=[1, 7], percent=35)(RAINY))
-    assert method.about == "coarse filter rank-1x7-35-v1"
+    assert method.about == "coarse filter rank-1x7-35"
     assert method.parameters is None
 
 
@@ -163,6 +165,7 @@ def test_result_images_are_looked_up_by_data_set(tmp_path: Path) -> None:
     [
         ("RainOerMe_Rain200L.pth", "Rain200L, 1,800 rainy images without their pairs"),
         ("net_latest.pth", None),  # the name of many
+        ("latest.pth", None),
         ("mine.pth", None),
     ],
 )
@@ -170,6 +173,46 @@ def test_what_a_published_file_was_trained_on_is_known_by_its_name(
     tmp_path: Path, file: str, trained_on: str | None
 ) -> None:
     assert opened("file", file=str(write_network(tmp_path / file))).trained_on == trained_on
+
+
+def test_a_published_file_is_of_its_own_network_alone(tmp_path: Path) -> None:
+    # RESCAN's file is called as SPANet's is; only its folders say whose it is.
+    torch.manual_seed(0)
+    for place in ("model/latest", "logs/RainHeavy/RESCAN/latest", "mine/latest"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        torch.save(small("RESCAN").state_dict(), tmp_path / place)
+    trained = [
+        opened("file", file=str(tmp_path / place)).trained_on
+        for place in ("model/latest", "logs/RainHeavy/RESCAN/latest", "mine/latest")
+    ]
+    assert trained[0] is trained[2] is None
+    assert (trained[1] or "").startswith("RainHeavy*")
+
+
+@pytest.mark.parametrize("kind", ["file", "network", "run"])
+def test_weights_that_change_while_they_are_read_are_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    file = write_network(tmp_path / "models" / "net_g_latest.pth")
+    (tmp_path / "options.yml").write_text("network_g: {type: RainOerMeNet, channels: 4}")
+    options: dict[str, Any] = {
+        "file": {"file": str(file)},
+        "network": {"network": {"type": "RainOerMeNet", "channels": 4}, "file": str(file)},
+        "run": {"folder": str(tmp_path)},
+    }[kind]
+    opened(kind, **options)
+    read = weights.read_checkpoint
+
+    def replaced(path: Path) -> Any:
+        found = read(path)
+        write_network(file, gain=1.5)
+        return found
+
+    monkeypatch.setattr(weights, "read_checkpoint", replaced)
+    monkeypatch.setattr(networks, "read_checkpoint", replaced)
+    with pytest.raises(WeightsError, match=r"methods\.m: .*net_g_latest\.pth has changed while it was read; run again"):
+        opened(kind, **options)
 
 
 def test_an_identity_holds_all_that_a_result_depends_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -16,7 +17,16 @@ import pytest
 from pages import PHONE, assert_an_injected_script_does_not_run, colours_at, decode, drag, until, visit
 
 from rainoerme_plugin.benchmark.report import Shown, write_report
-from rainoerme_plugin.benchmark.results import Cost, Figure, MeasureInfo, MethodInfo, Results, Row, Value
+from rainoerme_plugin.benchmark.results import (
+    Cost,
+    Figure,
+    MeasureInfo,
+    MethodInfo,
+    PublishedFigure,
+    Results,
+    Row,
+    Value,
+)
 
 IMAGE = "<img src=x onerror=window.pwned=1>"
 SCRIPT = "</script><script>window.pwned=1</script>"
@@ -119,6 +129,7 @@ PSNR: dict[str, list[Value]] = {
     SCRIPT: [None, None, None],
     DOLLAR: [24.0, 25.0, 26.0],
 }
+PUBLISHED: PublishedFigure = {"protocol": "y", "psnr": 37.4, "ssim": None, "images": 100}
 NIQE: dict[str, list[Value]] = {
     "rainy": [5.0, 6.0],
     "net": [3.0, 4.0],
@@ -138,7 +149,7 @@ def row(name: str, dataset: str, values: dict[str, list[Value]], differences: di
         "images": len(next(iter(values.values()))) - failed,
         "failed": int(failed),
         "figures": {key: figure(column, differences.get(key)) for key, column in known.items()},
-        "published": {"protocol": "y", "psnr": 37.4, "ssim": None} if name == DOLLAR and dataset == PAIRS else None,
+        "published": PUBLISHED if name == DOLLAR and dataset == PAIRS else None,
         "values": values,
         "outputs": [],
         "failures": {NAMES[1]: FAILURE} if failed else {},
@@ -170,6 +181,7 @@ def results() -> Results:
                 "rule": None,
                 "known_as": None,
                 "every": 1,
+                "whole": 100,
                 "images": [{"name": name, "height": HEIGHT, "width": WIDTH, "scene": 0} for name in names],
             }
             for dataset, names in ((PAIRS, NAMES), (PHOTOGRAPHS, ["d.png", "e.png"]))
@@ -459,7 +471,7 @@ def test_costs_failures_and_published_figures(page: Node) -> None:
     assert [net[name].words() for name in ("Images", "Failed", "Parameters", "FLOPs")] == ["2", "1", "900", "1 G"]
     assert [net[name].words() for name in ("Time per image", "Peak memory")] == ["1 ms", "64 MiB"]
     assert net["Trained on"].words() == "set of net"
-    assert cells(page, DOLLAR)["Published"].words() == "37.40 / – y"
+    assert cells(page, DOLLAR)["Published"].words() == "37.40 / – y, on all 100"
     assert cells(page, DOLLAR)["FLOPs"].words() == cells(page, "net")["Published"].words() == "–"
     (failures,) = page.all("details", _class="failures")
     assert failures.words() == f"net failed on 1 of 3 images {' '.join(NAMES[1].split())}: {FAILURE}"
@@ -473,6 +485,19 @@ def test_costs_failures_and_published_figures(page: Node) -> None:
     notes = page.all("footer")[0].words()
     assert "Not counted for net: aten::softmax." in notes
     assert "of psnr y" in notes
+
+
+def test_few_scenes_have_no_intervals_and_the_page_says_so(page: Node, results: Results, tmp_path: Path) -> None:
+    text = page.all("section", _class="dataset")[0].words()
+    assert "no intervals, which need 20 scenes (here 1)." in text
+    assert "Bars: 95 %" not in text
+    many: Any = copy.deepcopy(results)
+    for dataset in many["datasets"]:
+        dataset["images"] += [{"name": f"{n}.x", "height": 1, "width": 1, "scene": n} for n in range(1, 20)]
+    write_report(tmp_path / "many.html", many, [])
+    other = (tmp_path / "many.html").read_text()
+    assert "no intervals" not in other
+    assert "Bars: 95 %" in other
 
 
 def test_warnings_and_environment_are_shown(page: Node) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarking import counted, row_of, run, untimed
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from tiny import benchmark_options, tiny_data, tiny_options, write_images, write_network
 
 from rainoerme_plugin.archs import runner as runner_module
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
-from rainoerme_plugin.benchmark.run import benchmark, pick_images
+from rainoerme_plugin.benchmark.pictures import pick_images
 from rainoerme_plugin.commands import main
-from rainoerme_plugin.config import Request
 from rainoerme_plugin.errors import OptionError, RainOerMeError
 
 
@@ -33,30 +33,6 @@ def root(tmp_path: Path) -> Path:
     """Two pairs and a network."""
     write_network(tiny_data(tmp_path) / "net.pth")
     return tmp_path
-
-
-def run(root: Path, **changes: Any) -> dict[str, Any]:
-    """Run a tiny benchmark; what its results.json holds."""
-    found = benchmark(Request(benchmark_options(root, **changes), device="cpu", root=root))
-    assert found is not None
-    results = json.loads((found[1] / "results.json").read_text())
-    assert results == json.loads(json.dumps(found[0]))
-    return results
-
-
-def untimed(results: dict[str, Any]) -> dict[str, Any]:
-    """The results without what differs from run to run."""
-    stripped = json.loads(json.dumps(results))
-    del stripped["created"]
-    for method in stripped["methods"]:
-        for cost in method["costs"]:
-            del cost["timing"]
-    return stripped
-
-
-def row_of(results: dict[str, Any], method: str, dataset: str = "pairs") -> dict[str, Any]:
-    (row,) = [row for row in results["rows"] if (row["method"], row["dataset"]) == (method, dataset)]
-    return row
 
 
 def read(path: Path) -> np.ndarray:
@@ -132,14 +108,7 @@ def test_a_second_run_derains_nothing(root: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("change", ["weights", "image", "rounding"])
 def test_what_depends_on_a_change_is_done_again(root: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(root)
-    called: list[int] = []
-    original = runner_module.Runner.__call__
-
-    def count(*arguments: Any) -> Any:
-        called.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(runner_module.Runner, "__call__", count)
+    called = counted(monkeypatch)
     changes: dict[str, Any] = {}
     if change == "weights":
         write_network(root / "net.pth", gain=1.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rainoerme_plugin.benchmark.statistics import bootstrap_interval, summarise, value_of
+from rainoerme_plugin.benchmark.statistics import FEWEST, bootstrap_interval, summarise, value_of
 
 BETTER = {"psnr": "higher", "niqe": "lower"}
 
@@ -80,8 +80,7 @@ def test_a_figure_is_mean_and_sample_deviation() -> None:
     assert figure["std"] == pytest.approx(np.sqrt((9 + 1 + 16) / 2))
     assert figure["images"] == 3
     assert figure["difference"] is None
-    assert figure["low"] == pytest.approx(30, abs=2.5)
-    assert figure["high"] == pytest.approx(37, abs=2.5)
+    assert figure["low"] is figure["high"] is None
 
 
 def test_differences_are_image_by_image_over_what_both_have() -> None:
@@ -108,6 +107,34 @@ def test_a_difference_is_surer_than_its_parts() -> None:
     assert difference["low"] > 0.2
     assert figure["low"] is not None
     assert figure["low"] < np.mean(base)
+
+
+@pytest.mark.parametrize(("scenes", "covered"), [(FEWEST, 0.929), (10, 0.904), (5, 0.846)])
+def test_how_often_an_interval_holds_the_true_mean(scenes: int, covered: float) -> None:
+    # Student's t of as many normal values as scenes, against the narrower percentile interval.
+    width = stats.norm.ppf(0.975) * np.sqrt((scenes - 1) / scenes)
+    assert 2 * stats.t.cdf(width, scenes - 1) - 1 == pytest.approx(covered, abs=5e-4)
+    values = np.random.default_rng(0).normal(30, 3, (scenes, 4000))
+    low, high = bootstrap_interval(values, range(scenes), 1500, seed=0)
+    # Four standard errors of a share of 4,000.
+    assert np.mean((low <= 30) & (high >= 30)) == pytest.approx(covered, abs=0.023)
+
+
+@pytest.mark.parametrize(("count", "given"), [(2, False), (FEWEST - 1, False), (FEWEST, True)])
+def test_few_scenes_have_no_interval(count: int, given: bool) -> None:
+    # However many images there are of each, and though the baseline has more.
+    random = np.random.default_rng(0)
+    base, other = random.normal(30, 3, 100), random.normal(31, 3, 100)
+    other[np.arange(100) % 25 >= count] = np.nan
+    scenes = np.arange(100) % 25
+    found = summarise({("b", "psnr"): base, ("o", "psnr"): other}, BETTER, "b", scenes.tolist(), 300, 0)
+    figure, difference = found["o", "psnr"], found["o", "psnr"]["difference"]
+    assert difference is not None
+    assert [figure["low"] is not None, figure["high"] is not None] == [given] * 2
+    assert [difference["low"] is not None, difference["high"] is not None] == [given] * 2
+    assert found["b", "psnr"]["low"] is not None
+    assert figure["mean"] == pytest.approx(np.nanmean(other))
+    assert difference["mean"] == pytest.approx(np.nanmean(other - base))
 
 
 def test_wins_follow_what_is_better_and_draws_are_none() -> None:

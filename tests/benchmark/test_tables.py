@@ -54,6 +54,10 @@ TIMING = {"median": 0.5, "low": 0.4, "high": 0.625, "repeats": 7, "images_per_se
 COST = {"height": 321, "width": 481, "batch": 2, "flops": 8.5e9, "uncounted": [], "timing": TIMING, "error": None}
 
 
+def scenes(count: int) -> list[dict[str, Any]]:
+    return [{"scene": number} for number in range(count)]
+
+
 @pytest.fixture
 def results() -> Results:
     difference = {"mean": 5.5, "low": 5.25, "high": 5.75, "wins": 0.5, "images": 2}
@@ -70,8 +74,8 @@ def results() -> Results:
             measure("structure_kept", "structure kept", 3, ranks=False),
         ],
         "datasets": [
-            {"name": "rain", "paired": True, "known_as": "Rain100L", "images": [{}, {}]},
-            {"name": "real", "paired": False, "known_as": None, "images": [{}]},
+            {"name": "rain", "paired": True, "known_as": "Rain100L", "images": scenes(20)},
+            {"name": "real", "paired": False, "known_as": None, "images": scenes(1)},
         ],
         "methods": [
             method("input"),
@@ -98,7 +102,7 @@ def results() -> Results:
                     "structure_kept": figure(0.9),
                 },
                 trained_on="pairs | <b>others</b>",
-                published={"protocol": "matlab_y", "psnr": 32.5, "ssim": None},
+                published={"protocol": "matlab_y", "psnr": 32.5, "ssim": None, "images": 2},
                 failed=1,
             ),
             row("net", {"niqe": figure(2.5)}, dataset="real"),
@@ -156,6 +160,25 @@ def test_markdown_has_intervals_and_differences_of_the_first_protocol(results: R
     assert len(cells(text, "input")) == 2  # none of the baseline from itself
 
 
+def test_a_data_set_of_few_scenes_says_that_it_has_no_intervals(results: Results) -> None:
+    first, second = to_markdown(results).split("## real")
+    assert "over images [95 % bootstrap interval of the mean, over scenes]:" in first
+    assert "image by image [95 % interval], and" in first
+    assert "over images; no intervals, which need 20 scenes (here 1):" in second
+    assert "95 %" not in second
+    results["datasets"][0]["images"].pop()
+    text = to_markdown(results)
+    assert "no intervals, which need 20 scenes (here 19)" in text
+    assert "image by image, and share" in text
+    assert "95 %" not in text
+
+
+def test_published_figures_of_other_images_say_of_how_many(results: Results) -> None:
+    published: Any = results["rows"][1]["published"]
+    published["images"] = 1000
+    assert cells(to_markdown(results), "net")[0][-1] == "32.50 / - matlab_y, on all 1,000"
+
+
 def test_markdown_has_costs_and_warnings_and_every_data_set(results: Results) -> None:
     text = to_markdown(results)
     first, second = cells(text, "net")[-2:]
@@ -163,7 +186,7 @@ def test_markdown_has_costs_and_warnings_and_every_data_set(results: Results) ->
     assert second[5] == "out of memory"
     assert "On a processor, 2 threads, float32. FLOPs are of one image" in text
     assert "- too \\| few" in text
-    assert "## rain: 2 pairs, Rain100L" in text
+    assert "## rain: 20 pairs, Rain100L" in text
     assert "## real: 1 images without ground truth" in text
     assert "# some\\|thing" in text
     assert text.endswith("\n")
