@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
 from collections.abc import Iterable
 
@@ -67,13 +68,21 @@ def described(error: BaseException) -> str:
     return text if kind in text or " " in text else f"{kind}: {text}"
 
 
+def _text(error: BaseException | str) -> str:
+    """What an error says; of the system's the file and the reason, without numbers and what is None."""
+    if isinstance(error, OSError) and error.strerror:
+        files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
+        return f"{' -> '.join(files)}: {error.strerror}" if files else error.strerror
+    return str(error)
+
+
 def one_line(error: BaseException | str) -> str:
     """The message of ``error`` on one line, not too long, and with nothing in it that a terminal would obey.
 
     An error raised in a data loader's worker comes back with the worker's traceback in its message; its own text is
     then the last line.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in _text(error).splitlines() if line.strip()] or [type(error).__name__]
     if len(lines) > 1 and "worker process" in lines[0]:
         lines = [lines[-1].partition(": ")[2] or lines[-1]]
     text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(lines))

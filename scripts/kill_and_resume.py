@@ -135,7 +135,7 @@ class Report:
 def temporary_files(experiment: Path, labels: Path) -> set[Path]:
     """Files whose name begins with a dot: those that are being written, and what is left of them."""
     folders = (experiment, experiment / "models", experiment / "training_states")
-    return {path for folder in folders for path in folder.glob(".*")} | set(labels.rglob(".*.*"))
+    return {path for folder in folders for path in folder.glob(".*")} | set(labels.rglob(".*"))
 
 
 def saved_iteration(experiment: Path) -> int:

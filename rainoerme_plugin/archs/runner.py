@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..data.images import Rounding
+from ..data.threads import Share, untold
 from .adapt import Needs
 from .tiles import Image, NotFiniteError, derain_tiled
 
@@ -33,6 +34,7 @@ class Runner:
         tile: int | None = None,
         rounding: Rounding = "round",
         batch: int | None = None,
+        share: Share = untold,
     ) -> Image:
         """Derain ``rainy``, as `derain_tiled` takes it; the network is on the device (`placed`).
 
@@ -49,7 +51,7 @@ class Runner:
         problem = f"the network gives values that are not finite in {self.precision}"
         try:
             with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                derained = derain_tiled(network, rainy, needs, tile=tile, batch=batch, rounding=rounding)
+                derained = derain_tiled(network, rainy, needs, tile=tile, batch=batch, rounding=rounding, share=share)
         except NotFiniteError:
             raise NotFiniteError(problem) from None
         if isinstance(derained, torch.Tensor) and not bool(torch.isfinite(derained).all()):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.images import Pixels, Rounding, to_pixels, to_tensor
+from ..data.threads import Share, untold
 from ..errors import OptionError, RainOerMeError
 from .adapt import Needs, derain, is_out_of_memory, mirrored
 from .receptive_field import align, device_of, receptive_field
@@ -82,6 +83,7 @@ def derain_tiled(
     rounding: Rounding = "round",
     out: Image | None = None,
     tell: Callable[[str], object] = warnings.warn,
+    share: Share = untold,
 ) -> Image:
     """Derain an image that may be too large for ``network`` and the memory; no gradients are kept.
 
@@ -99,6 +101,7 @@ def derain_tiled(
         rounding: How values become 8 or 16 bits.
         out: Where the result goes, of the shape and dtype of ``rainy``.
         tell: Is told, once for each network, that memory was short, or that tiles give something else than the image.
+        share: Is told how much is done, 0 to 1, after each batch of tiles.
 
     Returns:
         The derained image, of the kind, shape and dtype of ``rainy``; tensors are not clamped. A result in one piece is
@@ -112,7 +115,7 @@ def derain_tiled(
     if (tile or 0) < 0 or (batch is not None and batch < 1):
         raise OptionError(f"tile must be at least 0 and batch at least 1, got {tile} and {batch}")
     pixels = _pixels_of(rainy, out, rounding)
-    return _Run(network, pixels, needs, tile, batch, tell).result()  # type: ignore[return-value]
+    return _Run(network, pixels, needs, tile, batch, tell).result(share)  # type: ignore[return-value]
 
 
 # --- tiles ---
@@ -145,13 +148,15 @@ class _Run:
         else:
             self.batch = 1 if self.device.type == "cpu" else max(1, WHOLE // (self.window[0] * self.window[1]))
 
-    def result(self) -> Tensor | Pixels:
+    def result(self, share: Share) -> Tensor | Pixels:
         while self._asks_too_much() and self._shrink():
             pass
+        everything = self._pixels_left()
         while self.tiles:
             problem = self._derain(self.tiles[: self.batch])
             if problem is None:
                 del self.tiles[: self.batch]
+                share(1 - self._pixels_left() / everything)
                 continue
             self._empty_caches()
             self.known.too_much[self.device] = self._at_once()
@@ -159,6 +164,9 @@ class _Run:
                 raise self._too_large(problem)
             self._say_that_memory_is_short()
         return self.pixels.result()
+
+    def _pixels_left(self) -> int:
+        return sum((bottom - top) * (right - left) for _, (top, bottom), (left, right) in self.tiles)
 
     def _derain(self, tiles: list[_Tile]) -> str | None:
         """Derain some tiles; what is returned is the problem, if there was too little memory."""

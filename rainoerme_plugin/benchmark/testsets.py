@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..data.images import RGB, decode_image
+from ..data.names import names_of, result_names, result_path
 from ..data.pairing import Pair
 from ..data.sources import FolderSource, ImageSource, Track, in_threads, is_lmdb, open_source, untracked
 from ..errors import DataError, OptionError
@@ -122,11 +123,10 @@ class TestSet:
         """The scene hashes (N, BITS) of the readable images."""
         return stack(look.scene for look in self.looks if look.scene is not None)
 
-    @property
+    @cached_property
     def files(self) -> list[str]:
         """A name for each image's result: its own with .png for its ending, or after it where two would share one."""
-        short = [str(Path(name).with_suffix("")) for name in self.names]
-        return [f"{name if short.count(stem) > 1 else stem}.png" for name, stem in zip(self.names, short, strict=True)]
+        return [result_path(Path(), name, ".png").as_posix() for name in result_names(self.names)]
 
 
 def look_at(
@@ -221,17 +221,9 @@ def open_test_set(name: str, options: Mapping[str, Any]) -> TestSet:
     whole = known.pairs if known else dataset.available
     if isinstance(dataset, PairedRainDataset):
         items = dataset.pairing.pairs[:: own.every]
-        names, rule = _unique_names([pair.rainy for pair in items]), dataset.pairing.rule
+        names, rule = names_of([pair.rainy for pair in items]), dataset.pairing.rule
     else:
         indices = range(0, len(dataset), own.every)
         items = [Single(dataset.rainy, index) for index in indices]
         names, rule = [dataset.rainy.names[index] for index in indices], None
     return TestSet(name, rule is not None, rule, known, own.every, whole, items, names)
-
-
-def _unique_names(paths: Sequence[Path]) -> list[str]:
-    names = [path.name for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    root = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(root).as_posix() for path in paths]

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from .. import __version__
 from ..errors import RainOerMeError, one_line
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user can mend becomes one line on standard error and exit status 2."""
+    _open_what_is_closed()
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
     # argparse takes KEY=VALUE arguments only in one run; people write them on both sides of an option.
@@ -73,6 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _open_what_is_closed() -> None:
+    """Give the null device to standard streams that were closed before we began, as under some daemons.
+
+    The next file that is opened would have the number of one, and what libraries print would go into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # as a rule that is its number
+            os.dup2(null, number)  # child processes have it, too
+            if null != number:
+                os.close(null)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
 def _print_errors_alone() -> None:
     """Let nobody but us talk about damaged images, and print names of files that are no Unicode."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -88,9 +105,10 @@ def _run(parsed: argparse.Namespace) -> int:
         message = one_line(error)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
-            sys.stderr.close()
+            if sys.stderr is not None:
+                sys.stderr.close()
             return INTERRUPTED
-        message = one_line(f"{error.filename or 'a file'}: {error.strerror or error}")
+        message = one_line(error) if error.filename else f"a file: {one_line(error)}"
     except MemoryError as error:
         message = f"out of memory: {one_line(error)}"
     except KeyboardInterrupt:
@@ -110,8 +128,10 @@ def _drop_what_cannot_be_written() -> None:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # written to a full disk, perhaps; the exit status stands
-        print(line, file=sys.stderr)
+    from ..progress import end_all, say
+
+    end_all()
+    say(line)
 
 
 @contextmanager

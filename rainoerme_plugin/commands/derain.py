@@ -9,12 +9,11 @@ already is left as it is: a run that was stopped goes on when it is started agai
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..inference.run import Wanted
+    from ..inference.jobs import Wanted
 
 FORMATS = ("png", "jpg", "webp", "tiff", "bmp")
 
@@ -60,34 +59,34 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.derainer import load_derainer
     from ..inference.jobs import find_jobs
     from ..inference.run import derain_files
-    from ..progress import track
+    from ..progress import reached, say, track
 
     wanted = _wanted(arguments)
-    suffix = f".{arguments.format}" if arguments.format else None
-    jobs = find_jobs(arguments.inputs, arguments.output, suffix, _note)
+    jobs = find_jobs(arguments.inputs, arguments.output, wanted, say)
     derainer = load_derainer(
         arguments.weights, device=arguments.device, tile=arguments.tile, batch=arguments.batch, half=arguments.half
     )
     if derainer.device.type == "cpu":
         bound_memory()
     print(f"{derainer.opened.about}, on {derainer.device}")
-    outcome = derain_files(jobs, derainer, wanted, track)
+    outcome = derain_files(jobs, derainer, wanted, track, reached)
     skipped = f", {outcome.skipped} were there already (--overwrite makes them anew)" if outcome.skipped else ""
     print(f"{outcome.done} of {len(jobs)} derained into {arguments.output}{skipped}")
-    if wanted.page is not None:
-        print(wanted.page)
+    if outcome.page is not None:
+        print(outcome.page)
     for note in outcome.notes:
-        _note(note)
+        say(note)
     for what, (first, *others) in outcome.left_out.items():
-        _note(f"{first}{f' and {len(others)} more' if others else ''}: not in the result: {what}")
+        say(f"{first}{f' and {len(others)} more' if others else ''}: not in the result: {what}")
     for source, reason in outcome.failed:
-        _note(f"basicsr derain: error: {source}: {reason}")
+        say(f"basicsr derain: error: {source}: {reason}")
     return 2 if outcome.failed else 0
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     from ..errors import OptionError
-    from ..inference.run import Wanted
+    from ..files import user_path
+    from ..inference.jobs import Wanted
     from ..inference.video import VideoOptions
 
     if arguments.quality is not None and not 1 <= arguments.quality <= 100:
@@ -97,11 +96,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         quality=arguments.quality,
         rain=arguments.rain,
         side=arguments.compare == "side",
-        page=arguments.output / "compare.html" if arguments.compare == "page" else None,
+        page=user_path(arguments.output) / "compare.html" if arguments.compare == "page" else None,
         overwrite=arguments.overwrite,
         video=VideoOptions(batch=arguments.batch or 1, blend=arguments.blend, quality=arguments.crf),
     )
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr)

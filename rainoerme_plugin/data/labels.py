@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..distillation.coarse import CoarseFilter
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..files import remove_leftovers, user_path, write_whole
 from ..provenance import code_of
 from .images import RGB, decode_image, encode_png
 from .lmdb_store import key_of
-from .names import Names
+from .names import Names, result_name
 from .sources import FileSource, ImageSource, LmdbSource, Sizes, Track, in_threads, open_source, untracked
 
 
@@ -101,7 +101,7 @@ def kept_labels(
             try:
                 write_whole(path, encode_png(label))
             except OSError as error:
-                raise DataError(f"cannot keep the label of {rainy.where(index)}: {error}") from None
+                raise DataError(f"cannot keep the label of {rainy.where(index)}: {one_line(error)}") from None
         return path
 
     order = _in_parts(len(rainy), rank, world)
@@ -151,10 +151,11 @@ def label_names(rainy: ImageSource) -> list[str]:
     """The names of the files to write labels into, in the rainy images' order.
 
     Raises:
-        DataError: Two images would have one.
+        DataError: Two images would have one, or a name is not fit for a file's.
     """
-    _told_apart(rainy.names, _stem)
-    return [f"{_stem(name)}.png" for name in rainy.names]
+    names = [result_name(name, rainy.where(index)) for index, name in enumerate(rainy.names)]
+    _told_apart(names, _stem)
+    return [f"{_stem(name)}.png" for name in names]
 
 
 def _told_apart(names: Sequence[str], stem: Callable[[str], str]) -> None:

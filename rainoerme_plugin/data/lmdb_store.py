@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from array import array
 from collections import Counter
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import claim, sync, user_path, write_whole
+from ..files import claim, is_temporary, named_after, sync, user_path, write_whole
 from .bmp import encode_bmp
 from .images import RGB, decode_image, encode_png
 from .lmdb_pages import find_damage
@@ -218,14 +217,17 @@ def write_lmdb(
     """
     if root.exists():
         raise DataError(f"{root} exists already; remove it, or choose another name")
-    partial = root.with_name(root.name + ".partial")
+    partial = root.with_name(named_after(root.name, ".partial"))
     with claim(partial):
+        _check_ours(partial, more or {})
         if os.path.isfile(partial / "data.mdb"):
             _check_pages(partial, "left over; remove it and run again")
         if root.exists():  # by another process, in the moment before
             raise DataError(f"{root} exists already; remove it, or choose another name")
+        partial.mkdir(exist_ok=True)
         try:
-            environment = lmdb.open(str(partial), map_size=2 * capacity + (64 << 20), lock=False)
+            # Its mode is masked by the umask; its own default would make the file executable.
+            environment = lmdb.open(str(partial), map_size=2 * capacity + (64 << 20), lock=False, mode=0o666)
         except (lmdb.Error, OSError, OverflowError) as error:
             raise DataError(f"{partial}: left over and damaged ({error}); remove it and run again") from None
         try:
@@ -236,13 +238,24 @@ def write_lmdb(
             entries = environment.stat()["entries"]
             environment.close()
         if entries != meta.count(b"\n"):
-            shutil.rmtree(partial)
+            for path in partial.iterdir():  # `_check_ours` knows them all
+                path.unlink()
+            partial.rmdir()
             raise DataError(f"{partial} held images that are no longer in the folder; removed it, run again")
         # The data before the name: after a power cut the name must not stand for less. Commits are synced already.
         for name, data in {**(more or {}), META: bytes(meta)}.items():
             write_whole(partial / name, data, durable=True)
         os.replace(partial, root)
         sync(root.parent)
+
+
+def _check_ours(partial: Path, more: Mapping[str, bytes]) -> None:
+    """Refuse a folder in the place of a half-written LMDB that holds anything else; it is taken over, or removed."""
+    ours = {"data.mdb", META, *more}
+    others = [path.name for path in partial.iterdir() if path.name not in ours] if partial.exists() else []
+    others = [name for name in others if not is_temporary(partial / name)]
+    if others:
+        raise DataError(f"{partial}: holds other files than a half-written LMDB ({others[0]}); move it away")
 
 
 def _fill(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -11,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..distillation.step import DistillationStep
-from .images import RGB, to_image
+from ..errors import RainOerMeError
+from .images import RGB, to_image, write_image
+from .names import result_path
 
 PANEL_ROWS = 4
 """Samples that a panel shows, and test images that get one."""
@@ -64,6 +67,30 @@ def panel(columns: Mapping[str, Tensor], max_rows: int = PANEL_ROWS, min_width: 
             image = PillowImage.fromarray(to_image(batch[row]).repeat(zoom, axis=0).repeat(zoom, axis=1))
             canvas.paste(image, (left, _TITLE + row * (height + _GAP)))
     return np.asarray(canvas)
+
+
+def derained_path(folder: Path, name: str, iteration: int | str, dataset: str | None = None) -> Path:
+    """Where training keeps a derained test image: in BasicSR's layout, ``NAME/NAME_ITERATION.png``.
+
+    Args:
+        folder: The run's ``visualization``.
+        name: Of the image (`data.names.result_names`).
+        iteration: After which it was derained.
+        dataset: Where there are several, whose images may have the same names: the folder of this one.
+    """
+    return result_path(folder / (dataset or "") / name, PurePosixPath(name).name, f"_{iteration}.png")
+
+
+def save_picture(path: Path, picture: RGB) -> None:
+    """Write a PNG; its folder is made if need be.
+
+    Raises:
+        RainOerMeError: It cannot be written.
+    """
+    try:
+        write_image(path, picture)
+    except OSError as error:
+        raise RainOerMeError(f"cannot save {path}: {error.strerror or error}; mend that and run again") from None
 
 
 def picture_of(rainy: Tensor, derained: Tensor, clean: Tensor | None) -> RGB:

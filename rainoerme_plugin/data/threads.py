@@ -12,6 +12,13 @@ T = TypeVar("T")
 Track = Callable[[Iterable[T], int, str], Iterable[T]]
 """Wraps an iterable of a known length and shows its progress under a title."""
 
+Share = Callable[[float], object]
+"""Is told how much of something is done, 0 to 1."""
+
+
+def untold(done: float) -> None:
+    """Tells nobody."""
+
 
 def untracked(items: Iterable[T], total: int, title: str) -> Iterable[T]:
     """Shows nothing."""

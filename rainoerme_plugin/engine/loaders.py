@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate_rain
 from ..errors import DataError, OptionError, RainOerMeError, described, one_line
+from ..progress import say
 from ..training.random_states import undisturbed
 from ..training.sampler import Numbered, StreamSampler
 
@@ -188,6 +188,6 @@ def _lose_batch(error: Exception, batch: object) -> None:
     There may be no room in /dev/shm, or too many open files.
     """
     try:
-        print(f"a batch cannot be handed over: {one_line(error)}", file=sys.stderr, flush=True)
+        say(f"a batch cannot be handed over: {one_line(error)}")
     finally:
         os._exit(1)

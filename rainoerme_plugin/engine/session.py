@@ -10,12 +10,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..errors import OptionError, RainOerMeError, described
-from ..progress import is_terminal
+from ..progress import say
 from ..training.opening import complete
 from .mend import mend_basicsr
 
@@ -122,8 +120,7 @@ class _File(logging.FileHandler):
     """A log file; where it can no longer be written, as on a full disk, training goes on and the console says so."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        with suppress(OSError):
-            print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+        say(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}")
         self.setLevel(logging.CRITICAL + 1)
 
     def close(self) -> None:
@@ -135,11 +132,5 @@ class _Console(logging.Handler):
     """Lines above the progress bar on a terminal, plain lines elsewhere; long reports stay in the log file."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "only_file", False):
-            return
-        line = self.format(record)
-        with suppress(OSError):  # a file on a full disk, or nobody's any more: the log file has it
-            if is_terminal():
-                tqdm.write(line, file=sys.stderr)
-            else:
-                print(line, file=sys.stderr, flush=True)
+        if not getattr(record, "only_file", False):
+            say(self.format(record))

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import keep_memory
 from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
 from ..processes import claimed, first_decides, gather, leave_processes, losses_told
-from ..progress import is_terminal
-from ..training.checkpoints import Checkpoint, changes, prune
+from ..progress import bar
+from ..training.checkpoints import Checkpoint, changes, networks_of, prune
 from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.opening import open_folder, settle_seed
 from ..training.random_states import random_states, set_random_states, undisturbed
@@ -226,15 +225,17 @@ class _Run:
         start, val = time.monotonic(), self.opt.get("val") or {}
         every = {name: int(self.opt["logger"][name]) for name in ("print_freq", "save_checkpoint_freq")}
         val_freq = int(val.get("val_freq") or 0)
-        bar = tqdm(
-            total=self.total,
-            initial=self.iteration,
-            desc=self.opt["name"],
-            unit="it",
-            disable=not is_terminal() or self.opt["rank"] != 0,
-            dynamic_ncols=True,
-            smoothing=0.05,
-        )
+        title, is_first = self.opt["name"], self.opt["rank"] == 0
+        with bar(self.total, title, shown=is_first, initial=self.iteration, unit="it", smoothing=0.05) as shown:
+            self._iterate(signals, shown, every, val_freq)
+        self.logger.info(f"Trained in {time.monotonic() - start:.0f} s")
+        if self.saved_at != self.iteration:
+            self._save()
+        self.model.save(epoch=-1, current_iter=-1)
+        if self.validated_at != self.iteration:
+            self._validate(signals)
+
+    def _iterate(self, signals: Signals, shown: Any, every: Mapping[str, int], val_freq: int) -> None:
         agreement = Agreement()
         if self.iteration and val_freq and self.iteration % val_freq == 0:
             self._validate(signals)  # it may have been stopped before it had done that
@@ -249,9 +250,9 @@ class _Run:
                 raise KeyboardInterrupt
             iter_time += time.monotonic() - waited
             steps += 1
-            bar.update()
+            shown.update()
             if self.iteration % every["print_freq"] == 0:
-                self._log(iter_time / steps, data_time / steps, bar)
+                self._log(iter_time / steps, data_time / steps, shown)
                 data_time = iter_time = 0.0
                 steps = 0
             if self.iteration % every["save_checkpoint_freq"] == 0:
@@ -260,13 +261,6 @@ class _Run:
                 self._validate(signals)
             waited = time.monotonic()
         agreement.close()
-        bar.close()
-        self.logger.info(f"Trained in {time.monotonic() - start:.0f} s")
-        if self.saved_at != self.iteration:
-            self._save()
-        self.model.save(epoch=-1, current_iter=-1)
-        if self.validated_at != self.iteration:
-            self._validate(signals)
 
     def _step(self, data: Mapping[str, Any]) -> None:
         self.between = False
@@ -278,14 +272,14 @@ class _Run:
         self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration
         self.between = True
 
-    def _log(self, iter_time: float, data_time: float, bar: Any) -> None:
+    def _log(self, iter_time: float, data_time: float, shown: Any) -> None:
         losses = dict(self.model.get_current_log())
         rates = self.model.get_current_learning_rate()
         if self.opt["rank"] != 0:
             return
         if self.tb_logger:
             self.tb_logger.add_scalar("lr", rates[0], self.iteration)
-        bar.set_postfix({name.removeprefix("l_"): f"{float(value):.3g}" for name, value in losses.items()})
+        shown.set_postfix({name.removeprefix("l_"): f"{float(value):.3g}" for name, value in losses.items()})
         self.messages(
             {
                 "epoch": self.loaders.epoch(self.samples),
@@ -315,7 +309,7 @@ class _Run:
         self.saved_at, self._saving = self.iteration, False
         keep = self.opt["logger"].get("keep_checkpoints")
         if keep and self.opt["rank"] == 0:
-            prune(Path(self.opt["path"]["training_states"]), int(keep))
+            prune(Path(self.opt["path"]["training_states"]), int(keep), networks_of(self.opt))
 
     def _save_what_there_is(self, ended_by: BaseException) -> None:
         if self.iteration == self.saved_at or (self._saving and isinstance(ended_by, KeyboardInterrupt)):

@@ -23,6 +23,10 @@ THUMBNAIL = 240
 """The longer side of a thumbnail in pixels: shown smaller, so that it is sharp on fine screens."""
 
 
+_GENERATOR = "rainoerme_plugin, before and after"
+"""What a page says of who has made it, in its first lines."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One photograph, rainy and derained, both (H, W, 3) uint8 of one size."""
@@ -90,6 +94,7 @@ def write_page(
     pages = jinja2.Environment(loader=jinja2.PackageLoader(__package__), autoescape=True, trim_blocks=True)
     parts = pages.get_template("compare.html").generate(
         title=title,
+        generator=_GENERATOR,
         photographs=photographs(),
         style=Markup(style),  # noqa: S704 files of this package
         script=Markup(script),  # noqa: S704
@@ -99,6 +104,16 @@ def write_page(
         for part in parts:
             file.write(part.encode("utf-8", "replace"))  # a file's name may hold what UTF-8 cannot
     return count
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `write_page` has written.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return _GENERATOR.encode() in file.read(1024)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..archs.runner import Precision, Runner
 from ..archs.tiles import NotFiniteError
 from ..data.channels import mean_grey
 from ..data.images import Pixels, to_pixels, to_tensor
+from ..data.threads import Share, untold
 from ..devices import pick_device
 from ..errors import DataError, OptionError
 from .opening import Opened, open_network
@@ -87,15 +88,23 @@ class Derainer:
             return self._array(image)  # type: ignore[return-value]
         raise TypeError(f"an image is a numpy array or a PyTorch tensor, got {type(image).__name__}")
 
-    def many(self, images: Sequence[Pixels]) -> list[Pixels]:
+    def many(self, images: Sequence[Pixels], share: Share = untold) -> list[Pixels]:
         """The derained versions of images (H, W, 3), uint8 or uint16; those of one size go through together.
+
+        Args:
+            images: The images.
+            share: Is told how much is done, 0 to 1, of images that take a while.
 
         Raises:
             RainOerMeError: There is not enough memory, or the network fails.
         """
         if len(images) < 2 or len({(image.shape, image.dtype) for image in images}) > 1:
-            return [self._derain(image) for image in images]
-        derained = self._derain(torch.stack([to_tensor(image) for image in images]))
+            count = len(images)
+            return [
+                self._derain(image, lambda done, number=number: share((number + done) / count))  # type: ignore[misc]
+                for number, image in enumerate(images)
+            ]
+        derained = self._derain(torch.stack([to_tensor(image) for image in images]), share)
         return [to_pixels(each, images[0].dtype) for each in derained]
 
     def _array(self, image: NDArray[Any]) -> NDArray[Any]:
@@ -134,11 +143,12 @@ class Derainer:
         batch = image.detach().float().reshape(-1, *image.shape[-3:])
         return self._derain(batch).clamp(0, 1).reshape(image.shape).to(image.device, image.dtype)
 
-    def _derain(self, rainy: Any) -> Any:
+    def _derain(self, rainy: Any, share: Share = untold) -> Any:
         """As the runner does, one after another."""
         try:
             with self._turn:
-                return self._run(self.opened.network, self.opened.needs, rainy, self.tile, batch=self.batch)
+                opened = self.opened
+                return self._run(opened.network, opened.needs, rainy, self.tile, batch=self.batch, share=share)
         except NotFiniteError as error:
             remedy = "" if self._run.precision == "float32" else "; try it without half precision"
             raise DataError(f"{error}{remedy}") from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +14,20 @@ import numpy as np
 
 from ..data.channels import to_8_bits
 from ..data.images import Pixels, encode_jpeg
-from ..data.photographs import Kind, Photograph, encode_photograph, left_out, read_photograph
-from ..data.threads import Track, in_threads, untracked
+from ..data.photographs import Photograph, encode_photograph, left_out, read_photograph
+from ..data.threads import Share, Track, in_threads, untold, untracked
 from ..errors import RainOerMeError, described
 from ..files import remove_leftovers, write_whole
 from .compare import Pair, side_by_side, write_page
 from .derainer import Derainer
-from .jobs import Job
-from .video import VideoOptions, derain_video
+from .jobs import Job, Wanted
+from .video import derain_video
 
 _AHEAD = 2
 """Pictures that are read before their turn, and as many that are still being written after it."""
 _DAY = 86400.0
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that all further results would meet, too."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is made of each picture and video."""
-
-    kind: Kind | None = None
-    """Of the pictures' files; None: that of the input."""
-    quality: int | None = None
-    """Of pictures that are written with losses, 1 to 100; None: that of the input."""
-    rain: bool = False
-    """Also the rain layer."""
-    side: bool = False
-    """Also a picture of before and after beside each result."""
-    page: Path | None = None
-    """A page of all pictures before and after."""
-    overwrite: bool = False
-    """Whether results that are there are made anew."""
-    video: VideoOptions = field(default_factory=VideoOptions)
-
-    def results(self, job: Job) -> dict[str, Path]:
-        """What is made of a job, and its files; the result itself last, so that where it is, the others are."""
-        files = {}
-        if self.rain and not job.is_video:
-            files["rain"] = job.beside("rain.png")
-        if self.side and not job.is_video:
-            files["side"] = job.beside("compare.jpg")
-        return {**files, "derained": job.target}
 
 
 @dataclass
@@ -66,9 +40,11 @@ class Outcome:
     failed: list[tuple[Path, str]] = field(default_factory=list)
     """The broken, and why."""
     notes: list[str] = field(default_factory=list)
-    """What could not be kept of a video."""
+    """What could not be kept of a video, and that there is no page."""
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     """What results do not hold of pictures' files, in words, and which files those are."""
+    page: Path | None = None
+    """The page that was written."""
 
     def fail(self, job: Job, error: Exception) -> None:
         """Note what went wrong."""
@@ -76,17 +52,20 @@ class Outcome:
         self.failed.append((job.source, reason.removeprefix(f"{job.source}: ")))
 
 
-def derain_files(jobs: Sequence[Job], derainer: Derainer, wanted: Wanted, track: Track[Any] = untracked) -> Outcome:
+def derain_files(
+    jobs: Sequence[Job], derainer: Derainer, wanted: Wanted, track: Track[Any] = untracked, reached: Share = untold
+) -> Outcome:
     """Derain ``jobs``; every result is written whole or not at all.
 
     Pictures are read and written in threads beside the network. Ctrl-C leaves only whole results, and the next call
     does what is left.
 
     Args:
-        jobs: What to derain.
+        jobs: What to derain, of `find_jobs` with the same ``wanted``.
         derainer: By what.
         wanted: What to make of each.
         track: Shows the progress.
+        reached: Is told how many pictures are through the network, with the share of the next one.
 
     Returns:
         What became of them; a file that cannot be read is no error here.
@@ -95,20 +74,42 @@ def derain_files(jobs: Sequence[Job], derainer: Derainer, wanted: Wanted, track:
         OSError: There is no place for results.
     """
     outcome = Outcome()
-    for folder in {job.target.parent for job in jobs}:
-        remove_leftovers(folder, older=_DAY)
-    left = [job for job in jobs if wanted.overwrite or not all(map(Path.exists, wanted.results(job).values()))]
+    for folder in sorted({job.target.parent for job in jobs}):
+        _open_folder(folder)
+    left = [job for job in jobs if wanted.overwrite or not all(map(Path.exists, job.results.values()))]
     outcome.skipped = len(jobs) - len(left)
     pictures = [job for job in left if not job.is_video]
-    for _ in track(_Pictures(derainer, wanted, outcome).each(pictures), len(pictures), "pictures"):
+    for _ in track(_Pictures(derainer, wanted, outcome, reached).each(pictures), len(pictures), "pictures"):
         pass
     for job in left:
         if job.is_video:
             _derain_video(job, derainer, wanted, outcome, track)
     if wanted.page is not None:
-        shown = [job for job in jobs if not job.is_video and job.target.exists()]
-        write_page(wanted.page, filter(None, track(in_threads(_pair, shown, _AHEAD, _AHEAD), len(shown), "page")))
+        _write_page(wanted.page, jobs, outcome, track)
     return outcome
+
+
+def _open_folder(folder: Path) -> None:
+    """Make a folder for results, if need be; where none could be written, nothing is derained for it.
+
+    Raises:
+        OSError: It cannot be made, or not be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
+    remove_leftovers(folder, older=_DAY)
+
+
+def _write_page(path: Path, jobs: Sequence[Job], outcome: Outcome, track: Track[Any]) -> None:
+    derained = [job for job in jobs if not job.is_video and job.target.exists()]
+    pairs = filter(None, track(in_threads(_pair, derained, _AHEAD, _AHEAD), len(derained), "page"))
+    first = next(pairs, None)
+    if first is None:
+        outcome.notes.append("no page was made: there are no derained pictures to show")
+    else:
+        write_page(path, chain([first], pairs))
+        outcome.page = path
 
 
 # --- pictures ---
@@ -126,9 +127,11 @@ class _Picture:
 class _Pictures:
     """The way of pictures through reading, the network, and writing."""
 
-    def __init__(self, derainer: Derainer, wanted: Wanted, outcome: Outcome) -> None:
-        self.derainer, self.wanted, self.outcome = derainer, wanted, outcome
+    def __init__(self, derainer: Derainer, wanted: Wanted, outcome: Outcome, reached: Share) -> None:
+        self.derainer, self.wanted, self.outcome, self.reached = derainer, wanted, outcome, reached
         self.batch = derainer.batch or 1
+        self.through = 0
+        """Pictures that the network is done with."""
 
     def each(self, jobs: Sequence[Job]) -> Iterator[None]:
         """Derain the jobs, one for every step."""
@@ -151,22 +154,27 @@ class _Pictures:
                 yield from self._derain_group(group)
                 group = []
             if picture is None:
+                self.through += 1
                 yield None
             else:
                 group.append(picture)
         yield from self._derain_group(group)
 
     def _derain_group(self, group: Sequence[_Picture]) -> Iterator[_Picture | None]:
+        begun, count = self.through, len(group)
         try:
-            results = self.derainer.many([picture.photograph.pixels for picture in group])
+            images = [picture.photograph.pixels for picture in group]
+            results = self.derainer.many(images, lambda share: self.reached(begun + count * share))
         except (RainOerMeError, RuntimeError, MemoryError) as error:
             if len(group) > 1:
                 for picture in group:  # one of them is to blame
                     yield from self._derain_group([picture])
             else:
                 self.outcome.fail(group[0].job, error)
+                self.through += 1
                 yield None
             return
+        self.through += count
         for picture, result in zip(group, results, strict=True):
             yield replace(picture, derained=result)
 
@@ -176,7 +184,7 @@ class _Pictures:
         job, photograph, derained = picture.job, picture.photograph, picture.derained
         assert derained is not None
         try:
-            for what, path in self.wanted.results(job).items():
+            for what, path in job.results.items():
                 if path.exists() and not self.wanted.overwrite:
                     continue
                 if what == "derained":

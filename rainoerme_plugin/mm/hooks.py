@@ -9,8 +9,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseAveragedModel, is_model_wrapper
 from torch import Tensor, nn
 
-from ..data.images import to_image, write_image
-from ..data.panels import PANEL_ROWS, panel, picture_of, stages_of
+from ..data.images import to_image
+from ..data.panels import PANEL_ROWS, derained_path, panel, picture_of, save_picture, stages_of
 from ..distillation.collapse import CollapseGuard
 from ..distillation.ema import move_mean, ramped_decay
 from ..errors import OptionError
@@ -156,14 +156,15 @@ class PanelHook(Hook):
             runner.visualizer.add_image("training", picture, step=runner.iter)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        dataset = getattr(runner.val_loop, "name", "val")
+        several = getattr(runner.val_loop, "several", False)
         for sample in outputs or ():
-            stem = Path(sample.path).stem
             if batch_idx < self._rows and rank_and_world()[0] == 0:
                 clean = None if sample.clean is None else sample.clean[None]
                 picture = picture_of(sample.rainy[None], sample.derained[None], clean)
-                runner.visualizer.add_image(
-                    f"{getattr(runner.val_loop, 'name', 'val')}_{stem}", picture, step=runner.iter
-                )
+                # mmengine makes no folders below its own.
+                runner.visualizer.add_image(f"{dataset}_{sample.result}".replace("/", "_"), picture, step=runner.iter)
             if self._save_images:
-                file = Path(runner.work_dir) / "visualization" / stem / f"{stem}_{runner.iter}.png"
-                write_image(file, to_image(sample.derained, self._rounding))
+                folder = Path(runner.work_dir) / "visualization"
+                file = derained_path(folder, sample.result, runner.iter, dataset if several else None)
+                save_picture(file, to_image(sample.derained, self._rounding))

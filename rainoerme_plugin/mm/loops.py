@@ -14,6 +14,8 @@ from mmengine.runner import IterBasedTrainLoop, ValLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.device import DeviceBatches
+from ..data.names import result_name
+from ..errors import OptionError
 from ..processes import rank_and_world
 from ..training.random_states import undisturbed
 from ..training.sampler import StreamSampler
@@ -110,6 +112,11 @@ class SeveralValLoop(ValLoop):
 
     Attributes:
         name: Of the one that is gone through.
+        several: Whether there is more than one.
+
+    Raises:
+        OptionError: Two have one name.
+        DataError: A name is not fit for that of a folder.
     """
 
     dataloader: Any
@@ -124,7 +131,10 @@ class SeveralValLoop(ValLoop):
         others: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(runner, dataloader, evaluator)
-        self.name = name
+        self.name, self.several = name, bool(others)
+        names = [result_name(each, f"the data set '{each}'") for each in (name, *(other["name"] for other in others))]
+        if len(set(names)) < len(names):
+            raise OptionError(f"val_cfg: two data sets have one name, of {', '.join(names)}; rename one of them")
         self._sets = {name: (self.dataloader, self.evaluator)}
         for other in others:
             loop = ValLoop(runner, other["dataloader"], other["evaluator"])

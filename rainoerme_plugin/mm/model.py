@@ -17,6 +17,7 @@ from ..archs.adapt import checkpoint_parts
 from ..archs.catalogue import needs_of
 from ..archs.tiles import derain_tiled
 from ..data.images import as_floats
+from ..data.names import results_of
 from ..distillation.graphs import Images
 from ..distillation.refinements import OnDevice
 from ..distillation.schedule import StepWeights
@@ -35,7 +36,8 @@ class DerainingPreprocessor(BaseDataPreprocessor):
     """Puts batches onto the device, whatever collated them, under the names that mmengine's models take.
 
     Training batches become ``inputs`` (rainy, label, clean), each (B, 3, H, W); test batches ``inputs`` (B, 3, H, W)
-    float32 in [0, 1] and ``data_samples``, one a rainy image: its path, and the clean image if there is one.
+    float32 in [0, 1] and ``data_samples``, one a rainy image: its path, a name for its result, and the clean image if
+    there is one.
     """
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
@@ -48,8 +50,8 @@ class DerainingPreprocessor(BaseDataPreprocessor):
         rainy = as_floats(self._on_device(data["lq"]))
         clean = self._on_device(data["gt"]) if "gt" in data else [None] * len(rainy)
         samples = [
-            BaseDataElement(metainfo={"path": path}, clean=image)
-            for path, image in zip(data["lq_path"], clean, strict=True)
+            BaseDataElement(metainfo={"path": path, "result": result}, clean=image)
+            for path, result, image in zip(data["lq_path"], results_of(data), clean, strict=True)
         ]
         return {"inputs": rainy, "data_samples": samples}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,7 +14,7 @@ from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from ..errors import RainOerMeError, WeightsError, described
-from ..files import sync
+from ..files import put_in_place, sync, temporary_beside
 from ..processes import gather, join_processes, rank_and_world
 from ..training.checkpoints import open_checkpoint
 from ..training.random_states import random_states
@@ -51,10 +50,10 @@ class DistillationRunner(Runner):
         if not whole.parent.is_dir():  # somewhere that mmengine's file clients know
             super().save_checkpoint(out_dir, filename, *arguments, **options)
             return
-        partial = f".{filename}.mmengine"  # what `files.remove_leftovers` removes
-        super().save_checkpoint(out_dir, partial, *arguments, **options)
+        partial = temporary_beside(whole)
+        super().save_checkpoint(out_dir, partial.name, *arguments, **options)
         if rank_and_world()[0] == 0:
-            os.replace(whole.with_name(partial), whole)
+            put_in_place(partial, whole)
             sync(whole.parent)
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:

@@ -12,16 +12,15 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from tqdm import tqdm
 
 from ..archs.catalogue import needs_of
 from ..archs.result_images import ResultImages
 from ..archs.tiles import derain_tiled
-from ..data.images import RGB, to_image, write_image
-from ..data.panels import PANEL_ROWS, panel, picture_of
-from ..errors import RainOerMeError
+from ..data.images import RGB, to_image
+from ..data.names import result_path, results_of
+from ..data.panels import PANEL_ROWS, derained_path, panel, picture_of, save_picture
 from ..processes import control_group
-from ..progress import is_terminal
+from ..progress import bar
 from ..registered.metrics import Figures, mean, score
 from .shared import buffers_of_first, from_first, is_first, shared_out
 
@@ -30,7 +29,7 @@ from .shared import buffers_of_first, from_first, is_first, shared_out
 class Outcome:
     """What became of one test image: ``figures`` if there is a clean version, the pictures that are to be saved."""
 
-    stem: str
+    name: str
     figures: Figures | None
     derained: RGB | None
     panel: RGB | None
@@ -111,26 +110,23 @@ class DerainingModel(SRModel):
                 rainy, wanted = to_image(self.lq[0]), to_image(clean[0])
                 figures = Figures(score(derained, wanted, metrics), {} if known else score(rainy, wanted, metrics))
             picture = picture_of(self.lq, self.output, clean) if panels and index < PANEL_ROWS else None
-            return Outcome(Path(data["lq_path"][0]).stem, figures, derained if save_img else None, picture)
+            return Outcome(results_of(data)[0], figures, derained if save_img else None, picture)
 
         first, count = is_first(group), len(dataset)
-        outcomes = tqdm(
-            shared_out(examine, count, group),
-            total=count,
-            desc=f"Derain {name}",
-            unit="image",
-            disable=not (first and is_terminal() and asked.get("pbar", True)),
-            leave=False,
-        )
         figures: list[Figures] = []
-        with buffers_of_first(self._tested, group):
-            for outcome in outcomes:
+        shown = first and asked.get("pbar", True)
+        with (
+            buffers_of_first(self._tested, group),
+            bar(count, f"Derain {name}", shown=shown, unit="image", leave=False) as images,
+        ):
+            for outcome in shared_out(examine, count, group):
+                images.update()
                 if outcome.figures is not None:
                     figures.append(outcome.figures)
                 if outcome.derained is not None:
-                    self._save_image(outcome.derained, name, outcome.stem, current_iter)
+                    self._save_image(outcome.derained, name, outcome.name, current_iter)
                 if outcome.panel is not None:
-                    self._save_panel(outcome.panel, f"{name}/{outcome.stem}", current_iter)
+                    self._save_panel(outcome.panel, f"{name}/{outcome.name}", current_iter)
         means = from_first(mean(figures), group)
         if means is not None:
             self.metric_results = means.derained
@@ -158,21 +154,16 @@ class DerainingModel(SRModel):
                 tb_logger.add_scalar(f"metrics/{name}/{metric}", value, current_iter)
         get_root_logger().info("\n".join(lines))
 
-    def _save_image(self, image: RGB, dataset: str, stem: str, current_iter: int | str) -> None:
+    def _save_image(self, image: RGB, dataset: str, name: str, current_iter: int | str) -> None:
         folder = Path(self.opt["path"]["visualization"])
         if self.is_train:
-            _write(folder / stem / f"{stem}_{current_iter}.png", image)
+            sets = [each for each in self.opt.get("datasets", {}).values() if each.get("phase") == "val"]
+            path = derained_path(folder, name, current_iter, dataset if len(sets) > 1 else None)
         else:
             suffix = self.opt["val"].get("suffix")
-            _write(folder / dataset / (f"{stem}_{suffix}.png" if suffix else f"{stem}.png"), image)
+            path = result_path(folder / dataset, name, f"_{suffix}.png" if suffix else ".png")
+        save_picture(path, image)
 
     def _save_panel(self, picture: RGB, title: str, current_iter: int | str) -> None:
-        file = f"{title}_{current_iter}.png" if self.is_train else f"{title}.png"
-        _write(Path(self.opt["path"]["visualization"]) / "panels" / file, picture)
-
-
-def _write(path: Path, image: RGB) -> None:
-    try:
-        write_image(path, image)
-    except OSError as error:
-        raise RainOerMeError(f"cannot save {path}: {error.strerror or error}; mend that and run again") from None
+        ending = f"_{current_iter}.png" if self.is_train else ".png"
+        save_picture(result_path(Path(self.opt["path"]["visualization"]) / "panels", title, ending), picture)

@@ -11,7 +11,8 @@ same names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,38 +173,54 @@ def last_good(states: Path, before: int | None = None) -> tuple[Checkpoint | Non
     return None, problems
 
 
-def prune(states: Path, keep: int) -> None:
-    """Remove all but the last ``keep`` checkpoints: a state first, for without it the networks are just networks."""
+def prune(states: Path, keep: int, networks: Iterable[str]) -> None:
+    """Remove all but the last ``keep`` checkpoints: a state first, for without it the networks are just networks.
+
+    Args:
+        states: The run's folder ``training_states``.
+        keep: How many stay.
+        networks: The keys of the networks in the option file, such as ``network_g``: no file of others is removed.
+    """
     for iteration in sorted(_iterations(states))[:-keep]:
-        remove(states, iteration)
+        remove(states, iteration, networks)
 
 
-def remove_after(states: Path, iteration: int) -> None:
-    """Remove the checkpoints of later iterations."""
+def remove_after(states: Path, iteration: int, networks: Iterable[str]) -> None:
+    """Remove the checkpoints of later iterations; as `prune`."""
     for later in _iterations(states):
         if later > iteration:
-            remove(states, later)
+            remove(states, later, networks)
     for later, path in _mmengines(states):
         if later > iteration:
             path.unlink(missing_ok=True)
 
 
-def remove(states: Path, iteration: int) -> None:
+def remove(states: Path, iteration: int, networks: Iterable[str]) -> None:
     """Remove one checkpoint, or what there is of it."""
     (states / f"{iteration}.state").unlink(missing_ok=True)
-    for suffix in ("pth", "safetensors"):
-        for file in (states.parent / "models").glob(f"net_*_{iteration}.{suffix}"):
-            file.unlink(missing_ok=True)
+    for key in networks:
+        label = key.replace("network_", "net_", 1)
+        for suffix in ("pth", "safetensors"):
+            (states.parent / "models" / f"{label}_{iteration}.{suffix}").unlink(missing_ok=True)
 
 
-def _iterations(states: Path) -> Iterator[int]:
-    return (int(path.stem) for path in states.glob("*.state") if path.stem.isdigit())
+def networks_of(options: Mapping[str, Any]) -> list[str]:
+    """The keys of the networks in an option file."""
+    return [key for key in options if key.startswith("network_")]
+
+
+_NUMBER = re.compile("0|[1-9][0-9]*")
+"""As iterations are written in names; 007 is somebody else's."""
+
+
+def _iterations(states: Path) -> list[int]:
+    return [int(path.stem) for path in states.glob("*.state") if _NUMBER.fullmatch(path.stem)]
 
 
 def _mmengines(states: Path) -> list[tuple[int, Path]]:
     """mmengine's checkpoints of the run, by their iterations."""
     named = ((path.stem.removeprefix("iter_"), path) for path in states.parent.glob(f"iter_*{MMENGINE}"))
-    return [(int(number), path) for number, path in named if number.isdigit()]
+    return [(int(number), path) for number, path in named if _NUMBER.fullmatch(number)]
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..errors import CollapseError
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import first_decides
-from .checkpoints import Checkpoint, last_good, open_checkpoint, remove_after
+from .checkpoints import Checkpoint, last_good, networks_of, open_checkpoint, remove_after
 
 
 def find_checkpoint(opt: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
@@ -69,7 +69,7 @@ def retreat(opt: Mapping[str, Any], error: CollapseError, went_back: int) -> Ret
     def find() -> Path | None:
         states = Path(opt["path"]["training_states"])
         good, _ = last_good(states, before=error.sound)
-        remove_after(states, good.iteration if good else 0)
+        remove_after(states, good.iteration if good else 0, networks_of(opt))
         return good.path if good else None
 
     path = first_decides(find)

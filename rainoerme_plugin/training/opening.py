@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,6 +21,7 @@ from ..errors import OptionError
 from ..files import remove_leftovers, user_path, write_whole
 from ..plugin import register
 from ..processes import first_decides, join_processes
+from ..progress import say
 from ..schema import check_options
 from .random_states import seed_all
 
@@ -71,6 +71,7 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
             dataset[key] = _found(dataset[key], request.root)
         if isinstance(dataset.get("label"), Mapping) and dataset["label"].get("path"):
             dataset["label"]["path"] = _found(dataset["label"]["path"], request.root)
+    _check_names(request.option_file, opt["datasets"])
     for key, value in opt["path"].items():
         if value and ("pretrain" in key or "resume_state" in key):
             opt["path"][key] = _found(value, request.root)
@@ -83,6 +84,20 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
     else:
         opt["path"]["results_root"] = str(root)
     return opt
+
+
+def _check_names(option_file: Path, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse test sets of one name: figures and pictures are kept under it, also where upper case is lower case."""
+    seen: dict[str, str] = {}
+    for key, dataset in datasets.items():
+        if dataset["phase"] == "train":
+            continue
+        other = seen.setdefault(str(dataset["name"]).casefold(), key)
+        if other != key:
+            raise OptionError(
+                f"{option_file}: datasets.{key}.name: '{dataset['name']}' is the name of datasets.{other}, too; "
+                "figures and pictures are kept by it, so give each test set its own"
+            )
 
 
 def _found(name: str, root: Path) -> str:
@@ -118,7 +133,7 @@ def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
         names = (folder.with_name(stem + (f"_{number}" if number else "")) for number in count())
         aside = next(name for name in names if not name.exists())
         folder.rename(aside)
-        print(f"An earlier {folder.name} was set aside as {aside}", file=sys.stderr)
+        say(f"An earlier {folder.name} was set aside as {aside}")
     folder.mkdir(parents=True, exist_ok=True)
     for part in (folder, folder / "models", folder / "training_states"):
         remove_leftovers(part)

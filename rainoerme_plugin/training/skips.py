@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.images import write_image
-from ..data.panels import panel, show_rain
+from ..data.panels import panel, save_picture, show_rain
 from ..errors import NonFiniteError
 from ..processes import gather
 from ..weights import save_checkpoint
@@ -67,7 +66,7 @@ class Skips:
         shown = {name: _as_image(name, value) for name, value in images}
         if len({value.shape for value in shown.values()}) == 1:
             count = max(map(len, shown.values()))
-            write_image(file.with_suffix(".png"), panel(shown, max_rows=count, min_width=PANEL_SIDE))
+            save_picture(file.with_suffix(".png"), panel(shown, max_rows=count, min_width=PANEL_SIDE))
 
 
 def _as_image(name: str, images: Tensor) -> Tensor:

@@ -73,6 +73,6 @@ def test_an_image_without_ground_truth_has_no_gt(tmp_path: Path) -> None:
     dataset = SingleRain(FolderSource(tmp_path / "real"))
     assert len(dataset) == 1
     sample = dataset[0]
-    assert set(sample) == {"lq", "lq_path"}
+    assert set(sample) == {"lq", "lq_path", "result"}
     assert same(sample["lq"], image)
     assert sample["lq_path"] == str(tmp_path / "real" / "1.png")

@@ -209,7 +209,7 @@ def test_photographs_are_taken_one_by_one_and_written_as_they_come(tmp_path: Pat
             yield made
             del made
             assert sum(one() is not None for one in alive) <= 2
-            written.append(next(tmp_path.glob(".page.html.*")).stat().st_size)
+            written.append(next(tmp_path.glob(".rainoerme-*")).stat().st_size)
 
     assert write_page(tmp_path / "page.html", one_by_one()) == 5
     assert written[0] > 0

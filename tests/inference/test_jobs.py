@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rainoerme_plugin.errors import OptionError
-from rainoerme_plugin.inference.jobs import find_jobs
+from rainoerme_plugin.inference.jobs import Wanted, find_jobs
 
 
 def make(root: Path, *names: str) -> None:
@@ -17,8 +18,8 @@ def make(root: Path, *names: str) -> None:
         path.write_bytes(b"")
 
 
-def found(*inputs: str | Path, output: str | Path = "out", suffix: str | None = None) -> dict[str, str]:
-    jobs = find_jobs(inputs, output, suffix, tell=lambda _: None)
+def found(*inputs: str | Path, output: str | Path = "out", **wanted: Any) -> dict[str, str]:
+    jobs = find_jobs(inputs, output, Wanted(**wanted), tell=lambda _: None)
     return {str(job.source): job.name for job in jobs}
 
 
@@ -66,7 +67,7 @@ def test_a_file_named_twice_is_one_job(here: Path) -> None:
 
 def test_a_chosen_format_changes_pictures_alone(here: Path) -> None:
     make(here, "in/a.jpg", "in/b.mp4")
-    assert found("in", suffix=".png") == {"in/a.jpg": "a.png", "in/b.mp4": "b.mp4"}
+    assert found("in", kind="png") == {"in/a.jpg": "a.png", "in/b.mp4": "b.mp4"}
 
 
 def test_two_results_of_one_name_are_refused(here: Path) -> None:
@@ -74,7 +75,7 @@ def test_two_results_of_one_name_are_refused(here: Path) -> None:
     with pytest.raises(OptionError, match=r"one/a.png and two/a.png would both become out/a.png; .* two folders"):
         found("one/a.png", "two/a.png")
     with pytest.raises(OptionError, match=r"three/a.jpg and three/a.png would both become out/a.png"):
-        found("three", suffix=".png")
+        found("three", kind="png")
     assert len(found("three")) == 2
 
 
@@ -114,7 +115,7 @@ def test_what_cannot_be_done_is_told_before_anything_is(
 
 def test_further_results_lie_beside_it(here: Path) -> None:
     make(here, "in/a.jpg", "in/a.png")
-    assert [str(job.beside("rain.png")) for job in find_jobs(["in"], "out")] == [
+    assert [str(job.results["rain"]) for job in find_jobs(["in"], "out", Wanted(rain=True))] == [
         "out/a.jpg.rain.png",
         "out/a.png.rain.png",
     ]

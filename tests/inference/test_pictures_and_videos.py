@@ -20,11 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from rainoerme_plugin.archs.adapt import Needs
+from rainoerme_plugin.files import temporary_beside
 from rainoerme_plugin.inference import run as run_module
 from rainoerme_plugin.inference.derainer import Derainer
-from rainoerme_plugin.inference.jobs import find_jobs
+from rainoerme_plugin.inference.jobs import Wanted, find_jobs
 from rainoerme_plugin.inference.opening import Opened
-from rainoerme_plugin.inference.run import Outcome, Wanted, derain_files
+from rainoerme_plugin.inference.run import Outcome, derain_files
 
 
 def half(rainy: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ def derain(
     counted = Of(network)
     opened = Opened(counted.eval(), Needs(), "Of", Path("of.pth"), "0" * 64)
     derainer = Derainer(opened, torch.device("cpu"), batch=batch)
-    suffix = f".{wanted['kind']}" if "kind" in wanted else None
-    jobs = find_jobs([folder], folder.parent / "out", suffix)
-    return derain_files(jobs, derainer, Wanted(**wanted)), counted
+    asked = Wanted(**wanted)
+    jobs = find_jobs([folder], folder.parent / "out", asked)
+    return derain_files(jobs, derainer, asked), counted
 
 
 def results(folder: Path) -> set[str]:
@@ -195,24 +196,29 @@ def test_a_full_disk_ends_it_at_once(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_result_that_cannot_be_written_is_told(folder: Path) -> None:
-    (folder.parent / "out" / "a.png" / "in the way").mkdir(parents=True)
-    outcome, _ = derain(folder, overwrite=True)
+    def put_in_the_way(rainy: Tensor) -> Tensor:
+        (folder.parent / "out" / "a.png" / "in the way").mkdir(parents=True, exist_ok=True)
+        return half(rainy)
+
+    outcome, _ = derain(folder, put_in_the_way, overwrite=True)
     ((path, reason),) = outcome.failed
     assert path.name == "a.png"
-    assert "directory" in reason
+    assert reason == f"{folder.parent / 'out' / 'a.png'}: Is a directory"
     assert outcome.done == 5
 
 
 def test_leftovers_of_a_killed_run_go_after_a_day(folder: Path) -> None:
     out = folder.parent / "out"
     out.mkdir()
-    old, new = out / ".a.png.abcdefgh", out / ".c.png.abcdefgh"
-    for path in (old, new):
+    old, new, mine = temporary_beside(out / "a.png"), temporary_beside(out / "a.png"), out / ".notes.bak.20240101"
+    for path in (old, new, mine):
         path.write_bytes(b"")
-    os.utime(old, (time.time() - 100_000,) * 2)
+    for path in (old, mine):
+        os.utime(path, (time.time() - 100_000,) * 2)
     derain(folder)
     assert not old.exists()
     assert new.exists()
+    assert mine.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

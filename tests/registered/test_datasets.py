@@ -314,7 +314,7 @@ def test_the_layout_of_halves_is_passed_on(tmp_path: Path) -> None:
 def test_images_without_ground_truth_are_given_alone(data: Path) -> None:
     dataset = SingleRainDataset(single(dataroot=str(data / "rainy")))
     assert len(dataset) == 3
-    assert set(dataset[1]) == {"lq", "lq_path"}
+    assert set(dataset[1]) == {"lq", "lq_path", "result"}
     assert np.array_equal(levels(dataset[1]["lq"]), pixels(data / "rainy" / "2.png"))
 
 

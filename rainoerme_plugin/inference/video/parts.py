@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import av
 
 from ...data.images import Pixels
 from ...errors import RainOerMeError
-from ...files import sync, write_whole
+from ...files import is_temporary, sync, write_whole
 from .encoders import Encoder
 from .reading import Look, reason, stored
 
@@ -117,8 +117,16 @@ class Parts:
         return self.folder / "about.json"
 
     def resume(self) -> list[Path]:
-        """The parts from the first on that can be used; the folder is there, and nothing else in it."""
+        """The parts from the first on that can be used; the folder is there, and nothing else in it.
+
+        Raises:
+            RainOerMeError: In the folder is something that is not ours.
+        """
         found: list[Path] = []
+        if foreign := [path.name for path in self._all() if not _is_ours(path)]:
+            raise RainOerMeError(
+                f"{self.folder}: is where parts of the video are kept, but holds other files ({foreign[0]}); move them"
+            )
         if self._belong():
             by_number = {path.name.partition("-")[0]: path for path in self.folder.glob("*-*-*.part")}
             while (path := by_number.get(f"{len(found):06}")) is not None and _is_whole(path):
@@ -126,10 +134,13 @@ class Parts:
         if not found:
             self.remove()
         write_whole(self._manifest, json.dumps(self.about).encode(), durable=True)
-        for path in self.folder.iterdir():
+        for path in self._all():
             if path not in found and path != self._manifest:
                 path.unlink()
         return found
+
+    def _all(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.exists() else []
 
     def _belong(self) -> bool:
         try:
@@ -155,12 +166,24 @@ class Parts:
         with suppress(OSError):
             if not any(self.folder.glob("*-*-*.part")):
                 self.remove()
-            for path in self.folder.glob("*.temporary*"):
-                path.unlink()
+            for path in self._all():
+                if _is_ours(path) and path.suffix != ".part" and path != self._manifest:
+                    path.unlink()
 
     def remove(self) -> None:
-        """Remove all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all that is ours."""
+        with suppress(OSError):
+            for path in filter(_is_ours, self._all()):
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+
+_OURS = re.compile(r"about\.json|[0-9]{6}-[0-9]+-[0-9a-f]+\.part|(part|whole|rehearsal)\.temporary(\.[^.]+)?")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file in a folder of parts that we have made, by its name."""
+    return is_temporary(path) or (_OURS.fullmatch(path.name) is not None and path.is_file())
 
 
 def frames_of(part: Path) -> int:

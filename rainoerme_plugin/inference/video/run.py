@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from ... import __version__
 from ...data.images import Pixels, levels
 from ...data.threads import Track
 from ...errors import RainOerMeError
-from ...files import sync
+from ...files import hidden_beside, put_in_place, sync
 from ..temporal import Blender
 from . import DerainFrames, VideoOptions, VideoReport
 from .encoders import Encoder, encoder_for
@@ -59,7 +58,7 @@ def derain_parts(
     suffix = target.suffix.lower()
     encoder = encoder_for(look.codec, look.profile, look.pixel_format, look.rate, look.tags, suffix, options.quality)
     look = look._replace(tags=encoder.tags)
-    parts = Parts(target.with_name(f".{target.name}.parts"), _about(source, look, encoder, options))
+    parts = Parts(hidden_beside(target, "parts"), _about(source, look, encoder, options))
     whole = parts.temporary("whole", target.suffix)
     try:
         done = parts.resume()
@@ -72,7 +71,7 @@ def derain_parts(
                 f"{target}: its pixels are shaped {aspect}, not {look.aspect or 1}: its container does not say"
             )
         sync(whole)
-        os.replace(whole, target)
+        put_in_place(whole, target)
         sync(target.parent)
     except DamagedVideoError:
         parts.remove()
