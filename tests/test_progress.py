@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -96,3 +97,126 @@ def test_items_are_taken_one_at_a_time(stream: type[io.StringIO], monkeypatch: p
         assert taken[-1] == item
         assert len(taken) == item + 1
     assert list(progress.track([], total=0, title="labels")) == []
+
+
+# --- before the first item is done ---
+
+
+class Woken(io.StringIO):
+    """Tells when something is written."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal, self.written = terminal, threading.Event()
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        length = super().write(text)
+        if "labels" in text:
+            self.written.set()
+        return length
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_it_shows_while_the_first_item_takes_long(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    stream = Woken(terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "_LOOK", 0.001)
+    monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.001)
+
+    def items() -> Iterator[int]:
+        clock.now += 20
+        assert stream.written.wait(30)  # nothing has been yielded
+        yield 1
+
+    assert list(progress.track(items(), total=1, title="labels")) == [1]
+    assert "0/1 [00:20<?" in stream.getvalue() if terminal else "labels: 0/1, 20 s so far" in stream.getvalue()
+
+
+def test_the_first_line_comes_after_fifteen_seconds_at_the_latest(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = progress._Lines(1, "labels")
+    assert shown.look() == 15
+    clock.now += 14
+    assert shown.look() == 1
+    assert capsys.readouterr().err == ""
+    clock.now += 1
+    assert shown.look() == 15
+    assert capsys.readouterr().err == "labels: 0/1, 15 s so far\n"
+
+
+def test_how_much_of_an_item_is_done_shows(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    def items() -> Iterator[int]:
+        for share in (0.25, 0.5):
+            clock.now += 15
+            progress.reached(share)
+        yield 1
+        clock.now += 20
+        progress.reached(2)  # a second one is as good as done
+        yield 2
+        yield 3
+
+    assert list(progress.track(items(), total=3, title="labels")) == [1, 2, 3]
+    # 0.25 of 3 in 15 s: 2.75 more at 60 s; 0.5 in 30 s: 2.5 at 60 s; 2 in 50 s: 1 at 25 s.
+    assert capsys.readouterr().err.splitlines() == [
+        "labels: 0.25/3, 165 s left", "labels: 0.50/3, 150 s left", "labels: 2/3, 25 s left"
+    ]  # fmt: skip
+    progress.reached(0.5)  # of nothing
+
+
+# --- the end, and nobody there ---
+
+
+def test_no_bar_is_left_open_before_the_last_word(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    tracked = progress.track(work(clock, [2.0] * 4), total=4, title="labels")
+    next(tracked), next(tracked)
+    progress.end_all()
+    progress.say("interrupted")
+    assert terminal.getvalue().splitlines()[-1] == "interrupted"
+    assert "labels:  25%" in terminal.getvalue().splitlines()[-2].split("\r")[-1]
+    list(tracked)  # draws nothing any more
+    assert terminal.getvalue().splitlines()[-1] == "interrupted"
+
+
+def test_a_bar_is_closed_by_what_ends_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with pytest.raises(KeyboardInterrupt), progress.bar(4, "tiny"):
+        raise KeyboardInterrupt
+    assert terminal.getvalue().endswith("\n")
+
+
+class Gone(io.StringIO):
+    """A terminal that has been closed at the other end."""
+
+    def isatty(self) -> bool:
+        raise OSError(5, "Input/output error")
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed(), Gone()], ids=["none", "closed", "gone"])
+def test_nothing_happens_where_nobody_can_read(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert not progress.is_terminal()
+    assert list(progress.track(work(clock, [20.0] * 4), total=4, title="labels")) == list(range(4))
+    with progress.bar(4, "tiny") as shown:
+        shown.update()
+    progress.say("a line")
+    assert capsys.readouterr().out == ""  # where print would put it

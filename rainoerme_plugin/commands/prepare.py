@@ -119,7 +119,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _labels(arguments: argparse.Namespace) -> int:
     from ..data.labels import SoftLabels, kept_labels, label_names
-    from ..data.sources import in_threads, is_lmdb, open_source
+    from ..data.sources import FileSource, in_threads, is_lmdb, open_source
     from ..progress import track
 
     coarse_filter = _network(arguments) if arguments.weights else _filter(arguments)
@@ -136,6 +136,8 @@ def _labels(arguments: argparse.Namespace) -> int:
     part = _part(arguments)
     names = label_names(rainy) if arguments.output else rainy.names
     numbers = part.of(len(rainy)) if part else range(len(rainy))
+    if arguments.output and not packed and isinstance(rainy, FileSource):
+        _spare(rainy, arguments.output, names)
     if part:
         rainy = rainy.pick(numbers)
     labels: ImageSource = SoftLabels(rainy, coarse_filter)
@@ -150,6 +152,17 @@ def _labels(arguments: argparse.Namespace) -> int:
         _write_labels(labels, names[numbers.start : numbers.stop], arguments.output, content)
     print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}{_of(part)}")
     return 0
+
+
+def _spare(rainy: FileSource, output: Path, names: Sequence[str]) -> None:
+    """Refuse to write a label over a rainy image."""
+    from ..files import inode
+
+    images = {inode(path): path for path in rainy.paths}
+    for name in names:
+        which = inode(output / name)
+        if which is not None and which in images:
+            raise OptionError(f"{output / name} is a rainy image itself ({images[which]}); -o must name another folder")
 
 
 def _filter(arguments: argparse.Namespace) -> CoarseFilter:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.inference.compare import write_page
 from rainoerme_plugin.inference.jobs import Wanted, find_jobs
 
 
@@ -119,3 +121,187 @@ def test_further_results_lie_beside_it(here: Path) -> None:
         "out/a.jpg.rain.png",
         "out/a.png.rain.png",
     ]
+
+
+# --- what is left alone, and told ---
+
+
+def told(*inputs: str, output: str = "out", **wanted: Any) -> list[str]:
+    said: list[str] = []
+    find_jobs(inputs, output, Wanted(**wanted), tell=said.append)
+    return said
+
+
+def test_photographs_that_are_not_read_are_named_with_what_to_do(here: Path) -> None:
+    make(here, "in/a.png", *(f"in/{number}.HEIC" for number in range(5)), "in/raw.dng")
+    assert told("in") == [
+        f"left alone, for photographs of their kind are not read: {which}"
+        for which in (
+            "in/0.HEIC, in/1.HEIC, in/2.HEIC and 2 more; convert to JPEG or PNG",
+            "in/raw.dng; develop to TIFF or JPEG",
+        )
+    ]
+    make(here, "only/a.heic")
+    said: list[str] = []
+    with pytest.raises(OptionError, match=r"^only: no pictures or videos in it"):
+        find_jobs(["only"], "out", tell=said.append)
+    assert "only/a.heic; convert to JPEG" in said[0]
+
+
+def test_linked_folders_are_told_and_linked_files_taken(here: Path) -> None:
+    make(here, "in/a.png", "elsewhere/b.png")
+    (here / "in/link").symlink_to(here / "elsewhere")
+    (here / "in/up").symlink_to(here)
+    (here / "in/c.png").symlink_to(here / "elsewhere/b.png")
+    assert found("in") == {"in/a.png": "a.png", "in/c.png": "c.png"}
+    assert told("in") == ["left alone, for they are links to folders: in/link, in/up; name them as inputs"]
+    assert found("in", "in/link") == {"in/a.png": "a.png", "in/c.png": "c.png", "in/link/b.png": "b.png"}
+    (here / "out").mkdir()
+    (here / "in/results").symlink_to(here / "out")
+    assert "in/results" not in told("in")[0]
+
+
+def test_a_pattern_finds_a_file_once_however_links_lead_there(here: Path) -> None:
+    make(here, "in/deep/a.png", "in/b.png")
+    (here / "in/deep/up").symlink_to(here / "in")
+    assert found("in/**/*.png") == {"in/deep/a.png": "deep/a.png", "in/b.png": "b.png"}
+
+
+def test_a_folder_that_cannot_be_read_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(here, "in/a.png", "in/closed/b.png")
+    scandir = os.scandir
+
+    def scan(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert told("in") == ["in/closed: left alone, for it cannot be read (Permission denied)"]
+
+
+@pytest.mark.parametrize("pattern", ["in/**/*.png", "in/*", "in/**", "i*/**/*.png"])
+def test_the_same_line_with_a_pattern_may_be_typed_again(here: Path, pattern: str) -> None:
+    make(here, "in/a.png", "in/deep/b.png")
+    before = found(pattern, output="in/out")
+    assert set(before) == {"in/a.png", "in/deep/b.png"}
+    make(here, *(f"in/out/{name}" for name in before.values()), "in/out/compare.jpg")
+    assert found(pattern, output="in/out") == before
+
+
+def test_what_a_shell_makes_of_a_pattern_may_name_the_output_folder(here: Path) -> None:
+    make(here, "in/a.png", "in/out/a.png")
+    assert found("in/a.png", "in/out", output="in/out") == {"in/a.png": "a.png"}
+    assert told("in/a.png", "in/out", output="in/out") == ["in/out: is the folder for the results, and no input"]
+    for inputs in (["in/out/a.png"], ["in/out"], ["in/out", "in/out"]):
+        with pytest.raises(OptionError, match=r"-o must name another"):
+            found(*inputs, output="in/out")
+    with pytest.raises(OptionError, match=r"all that it finds is in the folder for the results, in/out"):
+        found("in/o*/*.png", output="in/out")
+
+
+def test_a_pattern_around_which_the_output_folder_is_finds_inputs(here: Path) -> None:
+    make(here, "in/a.png", "in/deep/b.png")
+    assert found("in/**/*.png", output=".") == {"in/a.png": "a.png", "in/deep/b.png": "deep/b.png"}
+    with pytest.raises(OptionError, match=r"in/a.png is an input itself"):
+        found("in/*.png", output="in")
+
+
+def test_a_pattern_with_dots_leads_no_result_out_of_the_output_folder(here: Path) -> None:
+    make(here, "x/a/1.png", "x/b/2.png", "3.png")
+    assert found("x/*/../b/2.png") == {"x/a/../b/2.png": "2.png"}
+    assert found("x/*/../../3.png") == {"x/a/../../3.png": "3.png"}
+
+
+# --- the list of all that will be written ---
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "message"),
+    [
+        (["in/a.png", "in/a.png.rain.png"], {"rain": True}, r"in/a.png.rain.png would both become out/a.png.rain.png"),
+        (["in/a.png", "in/a.png.compare.jpg"], {"side": True}, r"would both become out/a.png.compare.jpg; derain them"),
+        (["in/a.jpg", "in/b.png"], {"page": Path("out/a.jpg")}, "the page of before and after would both become"),
+        (["in/a.jpg.png", "in/a.jpg.webp"], {"kind": "png"}, "would both become out/a.jpg.png"),
+    ],
+)
+def test_no_result_takes_the_place_of_another(here: Path, names: list[str], wanted: Any, message: str) -> None:
+    make(here, *names)
+    with pytest.raises(OptionError, match=message):
+        found("in", **wanted)
+
+
+@pytest.mark.parametrize("wanted", [{"rain": True}, {"side": True}, {"page": Path("out/compare.html")}])
+def test_no_further_result_takes_an_inputs_place(here: Path, wanted: Any) -> None:
+    make(here, "in/a.png", "out/a.png.rain.png", "out/a.png.compare.jpg", "out/compare.html")
+    (key,) = wanted
+    name = {"rain": "a.png.rain.png", "side": "a.png.compare.jpg", "page": "compare.html"}[key]
+    (here / "in/b.png").hardlink_to(here / f"out/{name}")
+    with pytest.raises(OptionError, match=rf"^out/{name} is an input itself \(in/b.png\)"):
+        found("in", **wanted)
+
+
+def test_links_in_the_output_folder_do_not_hide_that_two_results_are_one(here: Path) -> None:
+    make(here, "in/one/a.png", "in/two/a.png", "out/one/x")
+    (here / "out/two").symlink_to("one")
+    with pytest.raises(OptionError, match=r"in/one/a.png and in/two/a.png would both become out/two/a.png"):
+        found("in")
+
+
+def test_names_that_differ_in_case_alone_are_refused_where_they_are_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(here, "in/a.png", "in/A.png")
+    assert len(found("in")) == 2
+    monkeypatch.setattr("rainoerme_plugin.inference.jobs.ignores_case", lambda folder: True)
+    with pytest.raises(OptionError, match=r"in/A.png and in/a.png would both become out/a.png"):
+        found("in")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.png.rain.png", "compare.html"])
+def test_a_folder_in_a_results_place_is_refused(here: Path, name: str) -> None:
+    make(here, "in/a.png", f"out/{name}/x")
+    with pytest.raises(OptionError, match=rf"^out/{name}: is a folder, in the place of a result"):
+        found("in", rain=True, page=Path("out/compare.html"))
+
+
+def test_a_result_in_the_place_of_anothers_folder_is_refused(here: Path) -> None:
+    make(here, "one/x.png", "two/x.png/y.png")
+    with pytest.raises(OptionError, match=r"^out/x.png: is a folder, in the place of a result"):
+        found("one", "two")
+
+
+def test_what_is_in_the_place_of_a_folder_for_results_is_told(here: Path) -> None:
+    make(here, "in/deep/a.png", "out/deep")
+    with pytest.raises(OptionError, match=r"^out/deep: is a file, in the place of a folder for results"):
+        found("in")
+    (here / "link").symlink_to("nowhere")
+    with pytest.raises(OptionError, match=r"^link: is a link that leads nowhere, in the place of a folder"):
+        found("in", output="link")
+
+
+def test_a_page_of_somebody_else_is_not_replaced(here: Path) -> None:
+    make(here, "in/a.png", "out/compare.html")
+    page = Path("out/compare.html")
+    with pytest.raises(OptionError, match=r"^out/compare.html: is there, and no page of ours"):
+        found("in", page=page)
+    assert found("in", page=page, overwrite=True)
+    write_page(page, [])
+    assert found("in", page=page)
+
+
+def test_names_that_become_too_long_are_cut(here: Path) -> None:
+    name = "x" * 246 + ".png"
+    make(here, f"in/{name}")
+    (job,) = find_jobs(["in"], "out", Wanted(rain=True, side=True, kind="webp"))
+    assert job.name == "x" * 246 + ".webp"
+    assert all(len(path.name) <= 255 for path in job.results.values())
+    assert len(set(job.results.values())) == 3
+    assert job.results["rain"].name.endswith(".rain.png")
+
+
+def test_that_nothing_more_is_made_of_videos_is_told(here: Path) -> None:
+    make(here, "in/a.png", "in/b.mp4")
+    line = "--rain and --compare are for pictures: of videos nothing else than the derained one is made"
+    assert told("in", rain=True) == told("in/b.mp4", side=True) == told("in/b.mp4", page=Path("x.html")) == [line]
+    assert told("in") == told("in/a.png", rain=True) == []
