@@ -148,7 +148,7 @@ class _Run:
         else:
             self.batch = 1 if self.device.type == "cpu" else max(1, WHOLE // (self.window[0] * self.window[1]))
 
-    def result(self, share: Share) -> Tensor | Pixels:
+    def result(self, share: Share = untold) -> Tensor | Pixels:
         while self._asks_too_much() and self._shrink():
             pass
         everything = self._pixels_left()

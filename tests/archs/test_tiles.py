@@ -364,3 +364,11 @@ def test_a_failed_attempt_holds_no_memory() -> None:
     receptive_field_module._known[network] = {Needs(): 0}
     derain_tiled(network, image(100, 50), Needs(), tell=lambda _: None)
     assert held
+
+
+def test_how_much_is_done_is_told_after_each_batch_of_tiles() -> None:
+    told: list[float] = []
+    derain_tiled(
+        Of(lambda rainy: rainy), torch.rand(1, 3, 40, 60), Needs(), tile=20, share=told.append, tell=lambda _: None
+    )
+    np.testing.assert_allclose(told, np.arange(1, 7) / 6)  # two by three tiles of one size, one at a time

@@ -259,3 +259,29 @@ def test_a_benchmark_that_cannot_be_run_is_one_line(tmp_path: Path, capsys: pyte
     assert "methods.net: no such checkpoint" in line
     assert "benchmark.yml" in refused(capsys, "benchmark", "-opt", options, "mesures=[]", "--root", tmp_path)
     assert not (tmp_path / "results").exists()
+
+
+# --- standard streams ---
+
+
+def test_closed_standard_streams_change_nothing(tmp_path: Path) -> None:
+    """What is opened first would have the number of one, and get what libraries print."""
+    write_images(tmp_path / "in", 2)
+    command = f"{sys.executable} -m rainoerme_plugin derain in -o out --rain --device cpu <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, cwd=tmp_path, timeout=120).returncode == 0
+    names = sorted(path.name for path in (tmp_path / "in").iterdir())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        [*names, *(f"{name}.rain.png" for name in names)]
+    )
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("status", [0, 2])
+def test_standard_streams_that_are_none_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stream: str, status: int
+) -> None:
+    write_images(tmp_path / "in", 1)
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["derain", str(tmp_path / ("in" if status == 0 else "nowhere")), "-o", str(tmp_path / "out")]) == status
+    assert (tmp_path / "out").exists() == (status == 0)
+    assert "error" not in capsys.readouterr().out

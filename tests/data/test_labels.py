@@ -11,24 +11,30 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from changing import changed_code
 from PIL import Image
 from tiny import write_images
 
+from rainoerme_plugin.commands import main
+from rainoerme_plugin.data.images import encode_png
 from rainoerme_plugin.data.labels import (
     SoftLabels,
     check_label_sizes,
     kept_labels,
+    label_names,
     label_path,
     ready_labels,
 )
 from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.paired import SingleRain
 from rainoerme_plugin.data.sources import FileSource, FolderSource, LmdbSource, in_threads
 from rainoerme_plugin.distillation.coarse import CoarseFilter
 from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.errors import DataError
+from rainoerme_plugin.registered.datasets import SingleRainDataset
 
 
 @dataclass(frozen=True)
@@ -400,3 +406,42 @@ def test_names_with_dots_find_their_labels_in_folders_and_lmdbs(tmp_path: Path) 
     for place in ("labels", "labels.lmdb"):
         found = ready_labels(rainy, tmp_path / place)
         assert [found.encoded(index) for index in range(2)] == [data for _, data in images]
+
+
+# --- names that lead elsewhere ---
+
+
+@pytest.mark.parametrize("name", ["{home}/picture", "C:\\\\picture", "a\\\\b"])
+def test_an_lmdb_whose_names_lead_elsewhere_is_told_and_nothing_written(tmp_path: Path, name: str) -> None:
+    name, root = name.format(home=tmp_path / "home"), tmp_path / "a.lmdb"
+    png = encode_png(np.zeros((40, 48, 3), np.uint8))
+    list(write_lmdb(root, [("good.png", png)], 1 << 20))
+    with lmdb.open(str(root), map_size=1 << 20, lock=False) as environment, environment.begin(write=True) as writing:
+        writing.put(name.encode(), png)
+    with (root / "meta_info.txt").open("a") as meta:
+        meta.write(f"{name}.png (40,48,3) 1\n")
+    source = LmdbSource(root)
+    assert list(source.names) == ["good", name]  # to be read it may be called what it likes
+    for refuse in (label_names, SingleRain):
+        with pytest.raises(DataError, match=r"a\.lmdb:.*: cannot be the name of a result.*make the LMDB again"):
+            refuse(source)
+    with pytest.raises(DataError, match=r"datasets\.val\.dataroot: .*a\.lmdb:.*cannot be the name"):
+        SingleRainDataset({"name": "val", "phase": "val", "type": "SingleRainDataset", "dataroot": str(root)})
+    assert main(["prepare", "labels", str(root), "-o", str(tmp_path / "labels")]) == 2
+    assert not (tmp_path / "labels").exists()
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_label_is_not_written_over_a_rainy_image(
+    rainy: FolderSource, tmp_path: Path, link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = rainy.root
+    if link:
+        output = tmp_path / "out"
+        output.mkdir()
+        (output / rainy.names[-1]).with_suffix(".png").symlink_to(rainy.paths[-1])
+    before = [path.read_bytes() for path in rainy.paths]
+    assert main(["prepare", "labels", str(rainy.root), "-o", str(output)]) == 2
+    assert "is a rainy image itself" in capsys.readouterr().err
+    assert [path.read_bytes() for path in rainy.paths] == before

@@ -601,3 +601,31 @@ def test_a_broken_image_stops_it_and_keeps_what_was_written(tmp_path: Path) -> N
     assert set(contents(tmp_path / "some.lmdb.partial")) == {"b", "a"}
     list(write_lmdb(tmp_path / "some.lmdb", IMAGES, CAPACITY))
     assert len(LmdbSource(tmp_path / "some.lmdb")) == 5
+
+
+def test_a_folder_that_is_no_half_written_lmdb_is_left_alone(tmp_path: Path) -> None:
+    partial = tmp_path / "some.lmdb.partial"
+    partial.mkdir()
+    (partial / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"some\.lmdb\.partial: holds other files .* \(notes\.txt\); move it away"):
+        list(write_lmdb(tmp_path / "some.lmdb", IMAGES, CAPACITY))
+    assert [path.name for path in partial.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022])
+def test_the_umask_decides_on_the_modes(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        list(write_lmdb(tmp_path / "some.lmdb", IMAGES, CAPACITY))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "some.lmdb").iterdir()}
+    assert modes == dict.fromkeys(("data.mdb", "meta_info.txt"), 0o666 & ~mask)
+    assert (tmp_path / "some.lmdb").stat().st_mode & 0o777 == 0o777 & ~mask
+    assert len(LmdbSource(tmp_path / "some.lmdb")) == len(IMAGES)
+
+
+def test_an_lmdb_may_have_a_long_name(tmp_path: Path) -> None:
+    root = tmp_path / ("x" * 246 + ".lmdb")
+    list(write_lmdb(root, IMAGES, CAPACITY))
+    assert list(tmp_path.iterdir()) == [root]

@@ -15,7 +15,7 @@ from tiny import OPTIONS, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.engine.training import train
-from rainoerme_plugin.training.checkpoints import changes, last_good
+from rainoerme_plugin.training.checkpoints import changes, last_good, prune
 from rainoerme_plugin.training.random_states import random_states, set_random_states, undisturbed
 
 
@@ -136,6 +136,14 @@ def test_the_oldest_checkpoints_are_pruned(data: Path) -> None:
     options = tiny_options(data, logger__save_checkpoint_freq=1, logger__keep_checkpoints=2)
     train(Request(options, root=data))
     experiment = data / "experiments" / "tiny"
+    for name in ("net_g_1.pth", "net_g_1.safetensors", "net_d_1.pth", "net_g_mine_1.pth"):
+        (experiment / "models" / name).touch()
+    for number in ("1", "007", "\u0663"):
+        (experiment / "training_states" / f"{number}.state").touch()
+    prune(experiment / "training_states", 2, ["network_g"])
+    for name in ("training_states/007.state", "training_states/\u0663.state", "models/net_d_1.pth"):
+        (experiment / name).unlink()  # which were somebody else's
+    (experiment / "models" / "net_g_mine_1.pth").unlink()
     assert {path.name for path in (experiment / "training_states").iterdir()} == {"5.state", "6.state"}
     kept = {f"net_g_{name}.{suffix}" for name in ("5", "6", "latest") for suffix in ("pth", "safetensors")}
     assert {path.name for path in (experiment / "models").iterdir()} == kept

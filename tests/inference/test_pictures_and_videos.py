@@ -242,3 +242,48 @@ def test_ctrl_c_in_the_middle_of_a_folder(tmp_path: Path, number: int) -> None:
     run_again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run_again.returncode == 0
     assert f"{30 - len(there)} of 30 derained into out, {len(there)} were there already" in run_again.stdout
+
+
+def test_a_page_is_only_made_where_there_is_something_to_show(folder: Path) -> None:
+    page = folder.parent / "out" / "compare.html"
+    for path in folder.rglob("*.*"):
+        path.write_bytes(b"no image")
+    outcome, _ = derain(folder, page=page)
+    assert (outcome.done, outcome.page) == (0, None)
+    assert outcome.notes == ["no page was made: there are no derained pictures to show"]
+    assert not page.exists()
+    Image.fromarray(photograph(0)).save(folder / "a.png")
+    outcome, _ = derain(folder, page=page)
+    assert (outcome.done, outcome.page, outcome.notes) == (1, page, [])
+    assert derain(folder, page=page)[0].page == page  # it is ours, so it is made anew
+
+
+@pytest.mark.parametrize("problem", ["made", "written to"])
+def test_a_folder_that_takes_no_results_ends_it_before_the_network(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    def never(rainy: Tensor) -> Tensor:
+        raise AssertionError
+
+    def refuse(path: Path, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    if problem == "made":
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError) as caught:
+        derain(folder, never)
+    assert caught.value.filename == str(folder.parent / "out")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_how_far_the_network_is_is_told(folder: Path, batch: int) -> None:
+    """Of six pictures one is broken; one is cut into tiles of 16 pixels, 2 x 2 of them."""
+    (folder / "c.png").write_bytes(b"no image")
+    opened = Opened(Of(half).eval(), Needs(), "Of", Path("of.pth"), "0" * 64)
+    jobs, told = find_jobs([folder], folder.parent / "out"), list[float]()
+    derain_files(jobs, Derainer(opened, torch.device("cpu"), batch=batch), Wanted(), reached=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 6
+    assert 5 in told if batch == 1 else 2 in told

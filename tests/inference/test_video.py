@@ -586,6 +586,25 @@ def test_a_part_that_is_not_whole_is_made_again(long: Path, tmp_path: Path) -> N
     assert (tmp_path / "x.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
+def test_files_of_others_where_parts_are_kept_stay(long: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ".x.mp4.parts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(RainOerMeError, match=r"\.x\.mp4\.parts: .* holds other files \(notes\.txt\); move them"):
+        derain_video(long, tmp_path / "x.mp4", inverted)
+    assert left(tmp_path) == [".x.mp4.parts"]
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_videos_name_may_be_long_and_its_mode_is_the_old_ones(long: Path, tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 251 + ".mp4")
+    target.touch()
+    target.chmod(0o604)
+    derain_video(long, target, inverted)
+    assert target.stat().st_mode & 0o777 == 0o604
+    assert left(tmp_path) == [target.name]
+
+
 # --- what goes wrong ---
 
 

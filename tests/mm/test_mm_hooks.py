@@ -258,6 +258,41 @@ def test_pictures_show_what_they_say_in_the_right_colours(data: Path) -> None:
     assert crops.shape == (18 + 2 * (144 + 4) - 4, 5 * (144 + 4) - 4, 3)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_both_engines_keep_every_derained_image_in_one_layout(data: Path, several: bool) -> None:
+    """Sets with images of the same names, and in the second one two that differ in their suffix alone."""
+    (data / "more").mkdir()
+    for name in ("1.png", "2.png", "2.bmp"):
+        Image.new("RGB", (40, 40), (90, 90, 90)).save(data / "more" / name)
+    changes: dict[str, Any] = {"val__save_img": True, "val__val_freq": 6, "train__total_iter": 6}
+    if several:
+        changes["datasets__val_2"] = {"type": "SingleRainDataset", "dataroot": str(data / "more")}
+    options = tiny_options(data, **{**LEARNING, **changes})
+    found = {}
+    for name, train in ENGINES.items():
+        train(Request(options, root=data / name))
+        root = folder(data / name) / "visualization"
+        found[name] = {path.relative_to(root).as_posix() for path in root.rglob("*.png")}
+        found[name] -= {path for path in found[name] if path.startswith("panels/")}
+    expected = {"1/1_6.png", "2/2_6.png"}
+    if several:
+        expected = {f"val/{path}" for path in expected}
+        expected |= {"val_2/1/1_6.png", "val_2/2.bmp/2.bmp_6.png", "val_2/2.png/2.png_6.png"}
+    assert found == {"basicsr": expected, "mmengine": expected}
+    panels = folder(data / "basicsr") / "visualization" / "panels"
+    assert len(list(panels.glob("*/*.png"))) == len(expected)
+    assert len(list(folder(data / "mmengine").glob("*/vis_data/vis_image/val*.png"))) == len(expected)
+
+
+@pytest.mark.parametrize("name", ["val", "VAL"])
+def test_two_test_sets_of_one_name_are_refused(data: Path, name: str) -> None:
+    more = {"type": "SingleRainDataset", "dataroot": str(data / "rainy"), "name": name}
+    options = tiny_options(data, datasets__val_2=more)
+    for train in ENGINES.values():
+        with pytest.raises(OptionError, match=rf"datasets\.val_2\.name: '{name}' is the name of datasets\.val, too"):
+            train(Request(options, root=data))
+
+
 def test_pictures_can_be_left_out(data: Path) -> None:
     by_mmengine(Request(tiny_options(data, **LEARNING, val__panels=False), root=data))
     assert not list(folder(data).glob("**/*.png"))
