@@ -104,8 +104,10 @@ class PairedRainDataset(PairedRain):
                 pairing = match_images(rainy, clean)
         else:
             raise OptionError(f"{_section(opt)}: needs either dataroot, or dataroot_lq and dataroot_gt")
-        _tell(opt, "dataroot" if options.dataroot else "dataroot_lq", pairing.notes)
-        super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit], pairing.notes))
+        place = "dataroot" if options.dataroot else "dataroot_lq"
+        _tell(opt, place, pairing.notes)
+        with _named(opt, place):
+            super().__init__(Pairing(pairing.rule, pairing.pairs[: options.limit], pairing.notes))
         self.available = len(pairing.pairs)
         """How many pairs there are, with those beyond ``limit``."""
 
@@ -121,8 +123,8 @@ class SingleRainDataset(SingleRain):
         options = read_section(SingleRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot"):
             source = open_source(options.dataroot)
-        _tell(opt, "dataroot", source.notes)
-        chosen = source.pick(range(min(options.limit, len(source)))) if options.limit else source
-        super().__init__(chosen)
+            _tell(opt, "dataroot", source.notes)
+            chosen = source.pick(range(min(options.limit, len(source)))) if options.limit else source
+            super().__init__(chosen)
         self.available = len(source)
         """How many images there are, with those beyond ``limit``."""

@@ -266,7 +266,8 @@ def test_both_engines_keep_every_derained_image_in_one_layout(data: Path, severa
         Image.new("RGB", (40, 40), (90, 90, 90)).save(data / "more" / name)
     changes: dict[str, Any] = {"val__save_img": True, "val__val_freq": 6, "train__total_iter": 6}
     if several:
-        changes["datasets__val_2"] = {"type": "SingleRainDataset", "dataroot": str(data / "more")}
+        more = {"name": "val_2", "type": "SingleRainDataset", "dataroot": str(data / "more")}
+        changes["datasets__val_2"] = more
     options = tiny_options(data, **{**LEARNING, **changes})
     found = {}
     for name, train in ENGINES.items():
