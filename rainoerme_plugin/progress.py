@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ T = TypeVar("T")
 _WITHOUT_BAR = 1.0
 """Seconds before a bar is drawn."""
 _BETWEEN_BARS = 0.1
+_COLUMNS, _ROWS = 80, 20
 _BETWEEN_LINES = 15.0
 _LOOK = 1.0
 """Seconds after which a bar is drawn again though nothing has moved: the time passes."""
@@ -49,11 +51,19 @@ def bar(total: int, title: str, *, shown: bool = True, **settings: Any) -> Itera
         shown: False shows nothing.
         settings: tqdm's own.
     """
-    made = tqdm(total=total, desc=title, disable=not (shown and is_terminal()), dynamic_ncols=True, **settings)
+    made = tqdm(total=total, desc=title, disable=not (shown and is_terminal()), **_width(), **settings)
     try:
         yield made
     finally:
         made.close()
+
+
+def _width() -> dict[str, Any]:
+    """tqdm's settings; in a terminal that does not say how wide it is, it would draw nothing."""
+    with suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns == 0:
+            return {"ncols": _COLUMNS, "nrows": _ROWS}
+    return {"dynamic_ncols": True}
 
 
 def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
@@ -137,7 +147,7 @@ class _Bar(_Shown):
     def _show(self, now: float) -> float:
         if now - self.start >= _WITHOUT_BAR and now - self._drawn >= _BETWEEN_BARS:
             if self._bar is None:
-                self._bar = tqdm(total=self.total, desc=self.title, dynamic_ncols=True)
+                self._bar = tqdm(total=self.total, desc=self.title, **_width())
                 self._bar.start_t -= now - self.start
             self._bar.n, self._drawn = self.done, now
             self._bar.refresh()

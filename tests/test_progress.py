@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import struct
 import sys
+import termios
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -220,3 +225,21 @@ def test_nothing_happens_where_nobody_can_read(
         shown.update()
     progress.say("a line")
     assert capsys.readouterr().out == ""  # where print would put it
+
+
+@pytest.mark.parametrize("columns", [0, 60])
+def test_a_terminal_that_does_not_say_how_wide_it_is_has_a_bar(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", columns, columns, 0, 0))
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress.bar(4, "labels") as shown:
+            shown.update(4)
+    drawn = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while True:
+            drawn += os.read(ours, 4096)
+    os.close(ours)
+    last = drawn.decode().rstrip().split("\r")[-1]
+    assert last.startswith("labels: 100%")
+    assert abs(len(last) - (columns or 80)) <= 1

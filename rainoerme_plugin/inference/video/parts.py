@@ -178,7 +178,7 @@ class Parts:
             self.folder.rmdir()
 
 
-_OURS = re.compile(r"about\.json|[0-9]{6}-[0-9]+-[0-9a-f]+\.part|(part|whole|rehearsal)\.temporary(\.[^.]+)?")
+_OURS = re.compile(r"about\.json|[0-9]{6}-[0-9]+-[0-9a-f]+\.part|[a-z]+\.temporary(\.[^.]+)?")
 
 
 def _is_ours(path: Path) -> bool:
