@@ -61,7 +61,7 @@ def bar(total: int, title: str, *, shown: bool = True, **settings: Any) -> Itera
 def _width() -> dict[str, Any]:
     """tqdm's settings; in a terminal that does not say how wide it is, it would draw nothing."""
     with suppress(OSError, ValueError):
-        if os.get_terminal_size(sys.stderr.fileno()).columns == 0:
+        if is_terminal() and os.get_terminal_size(sys.stderr.fileno()).columns == 0:
             return {"ncols": _COLUMNS, "nrows": _ROWS}
     return {"dynamic_ncols": True}
 
