@@ -53,6 +53,20 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def number(count: int, thing: str, several: str | None = None) -> str:
+    """``1 image``, ``2 images``, ``1,000 images``; ``several`` where an s at the end of ``thing`` is not its plural."""
+    return f"{count:,} {thing if count == 1 else several or thing + 's'}"
+
+
+def ordinal(count: int) -> str:
+    """``second``, ``tenth``, ``21st``, ``112th``: for a place in a row, or one in so many."""
+    words = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+    if 1 <= count <= len(words):
+        return words[count - 1]
+    ending = "th" if count % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    return f"{count:,}{ending}"
+
+
 def brief(value: object) -> str:
     """``repr(value)`` for a message, with the most of what is long left out."""
     return _brief.repr(value)

@@ -5,6 +5,7 @@ These are also what the code reads its options through, so that a key is written
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -20,7 +21,7 @@ from .distillation.synthesis import Blend
 from .errors import OptionError, brief, nearest
 
 
-def _number(value: Any) -> Any:
+def check_number(value: Any) -> Any:
     """Refuse numbers that YAML reads as text: ``1e-3`` has no dot."""
     if isinstance(value, str):
         try:
@@ -41,20 +42,30 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _file_name(text: str) -> str:
+def _truth(value: Any) -> Any:
+    """Accept 0 and 1, which code takes as well."""
+    return bool(value) if isinstance(value, int) and value in (0, 1) else value
+
+
+def _file_name(text: str, forbidden: str = '/\\:*?"<>|', longest: int = 100) -> str:
     """Accept what can be the name of a file or folder, with what is put before and after it, on any system."""
-    if not text or text[0] == "." or not text.isprintable() or set(text) & set('/\\:*?"<>|'):
+    if not text or text[0] == "." or not text.isprintable() or set(text) & set(forbidden):
         raise ValueError(f"expected the name of a file or folder, without its path and no dot first, got {brief(text)}")
-    if len(text.encode()) > 100:
-        raise ValueError(f"expected a name of at most 100 bytes, got {brief(text)}")
+    if len(text.encode()) > longest:
+        raise ValueError(f"expected a name of at most {longest} bytes, got {brief(text)}")
     return text
+
+
+def _run_name(text: str) -> str:
+    """Accept what BasicSR can call a run on this system."""
+    return _file_name(text, '/\\:*?"<>|' if os.name == "nt" else "/", 200)
 
 
 LARGEST = 10**12
 """Of whole numbers: more than a run can count, and few enough that products of two of them fit 64 bits."""
 
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
-Integer = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(check_number)]
+Integer = Annotated[int, BeforeValidator(_whole), BeforeValidator(check_number)]
 Whole = Annotated[Integer, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[Integer, Field(ge=0, le=LARGEST)]
 Positive = Annotated[Integer, Field(ge=1, le=LARGEST)]
@@ -62,6 +73,8 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Place = Annotated[str, Field(min_length=1)]
 """Of a file or folder: no text at all would be the current folder."""
 FileName = Annotated[str, AfterValidator(_file_name)]
+RunName = Annotated[str, AfterValidator(_run_name)]
+Truth = Annotated[bool, BeforeValidator(_truth)]
 Width = Annotated[Integer, Field(ge=1, le=255)]
 """Of a filter's window, in pixels: no streak of rain is wider, and a rank filter takes hours over larger ones."""
 
@@ -171,14 +184,14 @@ class LoaderOptions(Section):
     name: FileName
     type: str
     phase: str | None = None
-    scale: Whole | None = None
+    scale: Number | None = None
     num_worker_per_gpu: Annotated[Count, Field(le=256)] = 0  # processes: more than cores are of no use
     batch_size_per_gpu: Positive = 1
-    dataset_enlarge_ratio: Positive = 1
+    dataset_enlarge_ratio: Annotated[Number, Field(gt=0)] = 1
     prefetch_mode: Literal["cpu", "cuda"] | None = None
     num_prefetch_queue: Positive = 1
-    pin_memory: bool = False
-    persistent_workers: bool = False
+    pin_memory: Truth = False
+    persistent_workers: Truth = False
 
 
 MOST_PIXELS = 2**30

@@ -198,12 +198,18 @@ def losses_told(rank: int, world: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+        if world == 1 or not is_loss(error):
             raise
         raise ElsewhereError(
             f"process {rank} of {world} has lost another one, whose error is told there; go on from the last "
             f"checkpoint with --auto_resume ({str(error).splitlines()[0]})"
         ) from error
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error is how the end of another process shows."""
+    joined = dist.is_available() and dist.is_initialized() and isinstance(error, RuntimeError)
+    return joined and (isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None)
 
 
 @contextmanager

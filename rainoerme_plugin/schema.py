@@ -1,123 +1,51 @@
 """Checks a whole option file before anything is read or written: names, keys, types.
 
 What the plugin declares (`options`) is checked key by key. BasicSR's own classes, and other plugins', declare
-nothing: for networks, losses, metrics, optimisers and schedulers their signatures tell; for models and data sets,
-which take one dict, the keys that their source code reads. There a key that nothing reads is an error where it is
-nearly one that is read, and else a warning: BasicSR's own files hold some such leftovers.
+nothing: for networks, losses, metrics, optimisers and schedulers a trial tells, and their signatures say what is wrong;
+for models and data sets, which take one dict, the keys that their source code reads. There a key that nothing reads is
+an error where it is nearly one that is read and not given, and else a warning: BasicSR's own files hold some such
+leftovers. What BasicSR itself would run is not refused; what cannot be told before is the run's own to refuse.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import Field, model_validator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
-from .data.images import Rounding
 from .errors import OptionError, brief, nearest
 from .options import (
-    Count,
     DistillationTrainOptions,
-    FileName,
     LoaderOptions,
-    Number,
-    Positive,
     Section,
-    Seed,
     UnpairedRainOptions,
-    Whole,
     check_refinements,
     read_section,
 )
+from .run_options import (
+    DistOptions,
+    LoggerOptions,
+    PathOptions,
+    StockTrainOptions,
+    TopOptions,
+    ValOptions,
+    WandbOptions,
+)
 from .signatures import check_call, keys_read_by
-from .trials import try_loss, try_metric, try_network, try_optimiser, try_schedule
+from .trials import (
+    check_numbers,
+    try_comparison,
+    try_loss,
+    try_metric,
+    try_network,
+    try_optimiser,
+    try_schedule,
+)
 
 S = TypeVar("S", bound=Section)
-
-
-class PathOptions(Section):
-    """``path``; further keys name one network each."""
-
-    root: str | None = None
-    resume_state: str | None = None
-    ignore_resume_networks: list[str] | str | None = None
-
-
-class ValOptions(Section):
-    """``val``."""
-
-    val_freq: Positive | None = None
-    save_img: bool = False
-    pbar: bool = True
-    panels: bool = True
-    suffix: FileName | None = None
-    rounding: Rounding = "round"
-    tile: Count | Literal["auto"] = "auto"
-    metrics: dict[str, dict[str, Any]] | None = None
-
-
-class WandbOptions(Section):
-    """``logger.wandb``."""
-
-    project: str | None = None
-    resume_id: str | None = None
-
-
-class LoggerOptions(Section):
-    """``logger``."""
-
-    print_freq: Positive = 100
-    save_checkpoint_freq: Positive = 5000
-    keep_checkpoints: Positive | None = None
-    use_tb_logger: bool = False
-    wandb: WandbOptions | None = None
-
-    @model_validator(mode="after")
-    def _wandb_is_there(self) -> LoggerOptions:
-        if self.wandb and self.wandb.project is not None:
-            if not self.use_tb_logger:
-                raise ValueError("wandb.project needs use_tb_logger: true, whose figures it takes")
-            if find_spec("wandb") is None:
-                raise ValueError("wandb.project needs Weights & Biases: pip install wandb")
-        return self
-
-
-class DistOptions(Section):
-    """``dist_params``."""
-
-    backend: str | None = None
-    port: Annotated[Count, Field(le=65_535)] | None = None
-    timeout: Annotated[Number, Field(gt=0, le=10**9)] | None = None
-
-
-class TopOptions(Section):
-    """The top of an option file."""
-
-    name: Annotated[FileName, Field(pattern=r"^[\w.+-][\w.+ -]*$")]
-    model_type: str
-    num_gpu: Count | Literal["auto"] = "auto"
-    manual_seed: Seed | None = None
-    scale: Whole | None = None
-    find_unused_parameters: bool = False
-    dist_params: DistOptions | None = None
-    datasets: dict[str, dict[str, Any]]
-    path: dict[str, Any] | None = None
-    train: dict[str, Any] | None = None
-    val: dict[str, Any] | None = None
-    logger: dict[str, Any] | None = None
-
-
-class StockTrainOptions(Section):
-    """What BasicSR's training loop reads of ``train``, for models that declare nothing."""
-
-    total_iter: Positive
-    warmup_iter: Whole = -1
-    ema_decay: Number = 0.0
-    nonfinite_limit: Count = 10
-    scheduler: dict[str, Any]
 
 
 _SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
@@ -153,8 +81,12 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
 
     if "network_g" not in named and (read_by_model is None or "network_g" in read_by_model):
         raise OptionError(f"network_g: is missing{nearest('network_g', options)}")
-    _check_path(options.get("path") or {})
-    _read_with(LoggerOptions, options.get("logger") or {}, "logger", read_by_model, warnings)
+    _check_path(options.get("path") or {}, read_by_model, warnings)
+    logger = _read_with(LoggerOptions, options.get("logger") or {}, "logger", read_by_model, warnings)
+    if logger.wandb:
+        _tell_unread(options["logger"]["wandb"], WandbOptions.model_fields, "logger.wandb", read_by_model, warnings)
+    if options.get("dist_params"):
+        _tell_unread(options["dist_params"], DistOptions.model_fields, "dist_params", read_by_model, warnings)
     if "val" in options:
         _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
     if training:
@@ -171,19 +103,53 @@ def check_network(table: Any, options: Any, key: str) -> None:
     Raises:
         OptionError: There is no such network, or it does not take these arguments.
     """
-    _typed(table, options, key, "network")
+    found = _typed(table, options, key, "network")
     arguments = {name: value for name, value in options.items() if name not in ("type", "pretrained")}
-    if not any(part.get("type") in _FROM_FILES for part in (options, options.get("backbone") or {})):
-        try_network(_class(table, options["type"], f"{key}.type", "network"), arguments, key)
+    if any(part.get("type") in _FROM_FILES for part in (options, options.get("backbone") or {})):
+        return
+    if _is_listed(options["type"]):
+        check_numbers(arguments, key)
+    with _said_better(found, arguments, key):
+        try_network(found, arguments, key)
 
 
-def _check_path(path: Mapping[str, Any]) -> None:
+def _is_known(found: Any) -> bool:
+    """Whether a class or function is this package's or BasicSR's, so that it is known how it is used."""
+    return str(found.__module__).split(".")[0] in (__package__, "basicsr")
+
+
+def _is_listed(network: str) -> bool:
+    from .plugin import ENTRIES
+
+    return any(entry.kind == "arch" and entry.name == network for entry in ENTRIES)
+
+
+@contextmanager
+def _said_better(found: Any, arguments: Mapping[str, Any], key: str) -> Iterator[None]:
+    """Where a trial fails for an argument of another type than the signature has, say that."""
+    try:
+        yield
+    except OptionError:
+        check_call(found, arguments, key)
+        raise
+
+
+@contextmanager
+def _deciding(found: Any, warnings: list[str]) -> Iterator[None]:
+    """Let a trial refuse only what is known here: nobody knows what images the code of others is for."""
+    try:
+        yield
+    except OptionError as error:
+        if _is_known(found):
+            raise
+        warnings.append(f"{error} (this was a trial; the run may do better)")
+
+
+def _check_path(path: Mapping[str, Any], read_by_model: set[str] | None, warnings: list[str]) -> None:
     rest = {key: value for key, value in path.items() if not _PATH.fullmatch(key)}
-    for key in rest:
-        if key not in PathOptions.model_fields:
-            known = [*PathOptions.model_fields, "pretrain_network_g", "strict_load_g", "param_key_g"]
-            raise OptionError(f"path.{key}: unknown key{nearest(key, known)}")
-    read_section(PathOptions, rest, "path")
+    known = [*PathOptions.model_fields, "pretrain_network_g", "strict_load_g", "param_key_g"]
+    _tell_unread(rest, known, "path", read_by_model, warnings)
+    read_section(PathOptions, {key: value for key, value in rest.items() if key in PathOptions.model_fields}, "path")
     for key in path.keys() - rest.keys():
         wanted = bool if key.startswith("strict_load") else str
         if not isinstance(path[key], wanted | None) or path[key] == "":
@@ -197,13 +163,16 @@ def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | N
         key = f"val.metrics.{name}"
         metric = _class(metrics, options.get("type"), f"{key}.type", "metric")
         arguments = {word: value for word, value in options.items() if word not in ("type", "better")}
-        check_call(metric, arguments, key, skip=("img", "img2"), swallows=False)
-        try_metric(metric, arguments, key)
+        check_call(metric, arguments, key, skip=("img", "img2"), typed=False)
+        if _is_known(metric):  # BasicSR's take any key, and read only those of their signature
+            _tell_unread(arguments, {*inspect.signature(metric).parameters} - {"kwargs"}, key, set(), warnings)
+        with _deciding(metric, warnings):
+            try_metric(metric, arguments, key)
 
 
 def _check_training(
     options: Mapping[str, Any],
-    model: type,
+    model: Any,
     tables: Mapping[str, Any],
     read_by_model: set[str] | None,
     warnings: list[str],
@@ -221,20 +190,32 @@ def _check_training(
         _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
     for key, value in train.items():
         if key.endswith("_opt") and value is not None:
-            _check_loss(tables["loss"], value, f"train.{key}")
+            _check_loss(tables["loss"], value, f"train.{key}", _is_known(model), warnings)
     if "optim_g" not in train and (read_by_model is None or "optim_g" in read_by_model):
         raise OptionError(f"train.optim_g: is missing{nearest('optim_g', train)}")
+    # Models of others may make both in ways of their own.
+    if not (_is_known(model.setup_optimizers) and _is_known(model.get_optimizer)):
+        return
     optimisers = [_check_optimiser(value, f"train.{key}") for key, value in train.items() if key.startswith("optim_")]
-    _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
+    if _is_known(model.setup_schedulers):
+        if train.get("scheduler") is None:
+            raise OptionError(f"train.scheduler: is missing{nearest('scheduler', train)}")
+        _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
 
 
-def _check_loss(losses: Any, options: Any, key: str) -> None:
-    _typed(losses, options, key, "loss")
+def _check_loss(losses: Any, options: Any, key: str, model_is_known: bool, warnings: list[str]) -> None:
+    if not model_is_known and not (isinstance(options, Mapping) and str(options.get("type")) in dict(iter(losses))):
+        return  # a section of another kind
+    found = _typed(losses, options, key, "loss")
     if options["type"] == "PerceptualLoss":  # downloads its network
         return
     arguments = {word: value for word, value in options.items() if word != "type"}
-    compares = key in ("train.loss_opt", "train.pixel_opt")  # what other losses are called with, their models know
-    try_loss(_class(losses, options["type"], f"{key}.type", "loss"), arguments, key, compares)
+    with _said_better(found, arguments, key):
+        criterion = try_loss(found, arguments, key)
+        # What other losses are called with, their models know.
+        if model_is_known and key in ("train.loss_opt", "train.pixel_opt"):
+            with _deciding(found, warnings):
+                try_comparison(criterion, key)
 
 
 def _check_optimiser(options: Any, key: str) -> Any:
@@ -289,7 +270,7 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, model: type, traini
             read_section(declared, options, key)
         else:
             _read_with(LoaderOptions, options, key, keys_read_by(dataset), warnings)
-            for name, root in options.items():
+            for name, root in options.items() if _is_known(dataset) else ():
                 if name.startswith("dataroot") and not isinstance(root, str | None):
                     raise OptionError(f"{key}.{name}: should be a text, got {brief(root)}")
     if training and "train" not in datasets:
@@ -300,7 +281,7 @@ def _check_purpose(dataset: Any, model: type, phase: str, key: str) -> None:
     """Whether a data set's samples are what the model trains on or is tested on, as far as that is known."""
     unpaired = getattr(dataset, "Options", None) is UnpairedRainOptions
     distils = getattr(model, "TrainOptions", None) is DistillationTrainOptions
-    is_known = hasattr(dataset, "Options") or dataset.__module__.startswith("basicsr.")
+    is_known = hasattr(dataset, "Options") or _is_known(dataset)
     if phase != "train" and unpaired:
         raise OptionError(
             f"{key}.type: {dataset.__name__} is for training; take PairedRainDataset or SingleRainDataset"
@@ -326,14 +307,16 @@ def _class(table: Any, name: Any, key: str, what: str) -> Any:
     return found
 
 
-def _typed(table: Any, options: Any, key: str, what: str) -> None:
-    """Check options that name a class and hold the arguments of its constructor."""
+def _typed(table: Any, options: Any, key: str, what: str) -> Any:
+    """The class that options name, whose constructor's arguments they hold; names are checked, types of our own."""
     if not isinstance(options, Mapping):
         raise OptionError(f"{key}: expected keys and values, got {brief(options)}")
     found = _class(table, options.get("type"), f"{key}.type", what)
-    check_call(found, {word: value for word, value in options.items() if word != "type"}, key)
+    arguments = {word: value for word, value in options.items() if word != "type"}
+    check_call(found, arguments, key, typed=str(found.__module__).split(".")[0] == __package__)
     if isinstance(options.get("backbone"), Mapping):
         _typed(table, options["backbone"], f"{key}.backbone", what)
+    return found
 
 
 def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, warnings: list[str]) -> S:
@@ -345,12 +328,22 @@ def _read_with(section: type[S], values: Any, key: str, read: set[str] | None, w
         return read_section(section, values, key)
     if not isinstance(values, Mapping):
         raise OptionError(f"{key}: expected keys and values, got {brief(values)}")
-    known = {*section.model_fields, *read, *_PASSED_ON}
+    others = {name: value for name, value in values.items() if not _OPTIMISER.fullmatch(str(name))}
+    _tell_unread(others, {*section.model_fields, *_PASSED_ON}, key, read, warnings)
+    return read_section(section, {name: item for name, item in values.items() if name in section.model_fields}, key)
+
+
+def _tell_unread(
+    values: Mapping[str, Any], declared: Iterable[str], key: str, read: set[str] | None, warnings: list[str]
+) -> None:
+    """Warn of keys that are neither declared nor ``read``; refuse them if nearly such a key, or ``read`` is None."""
+    known = {*declared, *(read or ())}
     for name in values:
-        if name in known or _OPTIMISER.fullmatch(str(name)):
+        if name in known:
             continue
         place = f"{key}.{name}" if key else str(name)
-        if near := nearest(str(name), known, cutoff=0.8):
+        if near := nearest(str(name), known, cutoff=0.6 if read is None else 0.8):
             raise OptionError(f"{place}: unknown key{near}")
+        if read is None:
+            raise OptionError(f"{place}: unknown key; known are {', '.join(declared)}")
         warnings.append(f"{place}: nothing seems to read this key")
-    return read_section(section, {name: item for name, item in values.items() if name in section.model_fields}, key)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import AfterValidator, Field, create_model
 
-from .errors import brief
-from .options import Number, Section, Whole, read_section
+from .errors import brief, nearest
+from .options import Number, Section, Whole, check_number, read_section
 
 
 def check_call(
@@ -23,11 +23,21 @@ def check_call(
     *,
     skip: Iterable[str] = (),
     numbers: Iterable[str] = (),
-    swallows: bool = True,
+    typed: bool = True,
 ) -> None:
     """Check arguments against a signature: their names, and the types that annotations or default values tell.
 
-    ``swallows=False`` refuses other names even where the signature takes them only to ignore them.
+    Args:
+        target: What is called with them.
+        arguments: By name.
+        key: Where they stand in the option file.
+        skip: Parameters that others give.
+        numbers: Parameters that are numbers, whatever the signature says.
+        typed: Whether values must be of these types. Python does not hold code to them, so others may work: without,
+            only texts are refused that are meant as a number or a truth value.
+
+    Raises:
+        OptionError: The first argument that is wrong.
     """
     signature = inspect.signature(target)
     try:
@@ -36,12 +46,13 @@ def check_call(
         hints = {}
     fields: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD and swallows:
+        if parameter.kind is parameter.VAR_KEYWORD:
             return
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in skip:
+        if parameter.kind is parameter.VAR_POSITIONAL or name in skip:
             continue
         required = parameter.default is parameter.empty
-        annotation = Number if name in numbers else _type_of(hints.get(name), parameter.default)
+        type_of = _type_of if typed else _meant_as
+        annotation = Number if name in numbers else type_of(hints.get(name), parameter.default)
         fields[name] = (annotation, ... if required else parameter.default)
     read_section(_section_for(target, fields), arguments, key)
 
@@ -71,6 +82,18 @@ def _type_of(hint: Any, default: Any) -> Any:
     if hint is None and isinstance(default, int | float):
         return Annotated[Any, AfterValidator(_no_text)]
     return Any
+
+
+def _meant_as(hint: Any, default: Any) -> Any:
+    is_scalar = hint in (bool, int, float) or (hint is None and isinstance(default, bool | int | float))
+    return Annotated[Any, AfterValidator(_no_slip)] if is_scalar else Any
+
+
+def _no_slip(value: Any) -> Any:
+    """Texts may be what such a parameter takes, too; but not ``1e-3`` and ``ture``, which are slips."""
+    if isinstance(value, str) and (near := nearest(value.lower(), ("true", "false"), cutoff=0.7)):
+        raise ValueError(f"expected true or false, got {brief(value)}{near}")
+    return check_number(value)
 
 
 def _no_text(value: Any) -> Any:

@@ -22,6 +22,7 @@ from ..errors import DataError, OptionError, RainOerMeError, described, one_line
 from ..progress import say
 from ..training.random_states import undisturbed
 from ..training.sampler import Numbered, StreamSampler
+from .validating import TestSet, open_test_set
 
 _NO_ROOM = re.compile(r"shared memory.*No space|</torch_\S*>.*(No space|Cannot allocate)", re.DOTALL)
 _REMEDY = "lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go on with --auto_resume"
@@ -49,20 +50,21 @@ def build_dataset(opt: Mapping[str, Any]) -> Any:
 
 
 class Loaders:
-    """The training data, as a stream that can be entered anywhere, and the validation loaders."""
+    """The training data, as a stream that can be entered anywhere, and what is validated on."""
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         from basicsr.data import build_dataloader
 
         self._opt = opt
-        self.val: list[DataLoader[Any]] = []
+        self.val: list[TestSet] = []
         for dataset_opt in opt["datasets"].values():
             if dataset_opt["phase"] == "train":
                 self.train_set = build_dataset(dataset_opt)
                 self._train_opt = dataset_opt
             elif dataset_opt["phase"] == "val":
                 dataset = build_dataset(dataset_opt)
-                self.val.append(build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"]))
+                loader = build_dataloader(dataset, dataset_opt, num_gpu=opt["num_gpu"], dist=opt["dist"])
+                self.val.append(open_test_set(loader, opt.get("val")))
         self._batch = int(self._train_opt.get("batch_size_per_gpu", 1))
         self.samples_an_iteration = self._batch * opt["world_size"]
 

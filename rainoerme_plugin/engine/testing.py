@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..archs.adapt import is_out_of_memory
 from ..archs.result_images import ResultImages, check_apart
 from ..config import Request
 from ..data.paired import PairedRain, SingleRain
-from ..errors import DataError, OptionError
+from ..errors import DataError, OptionError, RainOerMeError, number
 from ..processes import claimed, leave_processes, losses_told
 from ..training.opening import open_folder, settle_seed
 from .loaders import build_dataset
 from .session import begin, brings_weights, build, holding_log, logging_to
+from .validating import open_test_set
 
 
 @dataclass(frozen=True)
@@ -53,29 +55,37 @@ def _test(opt: dict[str, Any]) -> list[Score]:
     settle_seed(opt)
     from basicsr.data import build_dataloader
 
-    loaders = []
-    for phase, dataset_opt in opt["datasets"].items():
+    sets = []
+    for dataset_opt in opt["datasets"].values():
         if dataset_opt["phase"] == "train":
             continue
         dataset_opt["phase"] = "test"
-        loaders.append((phase, build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])))
-    if not loaders:
+        loader = build_dataloader(build_dataset(dataset_opt), dataset_opt, num_gpu=opt["num_gpu"])
+        sets.append(open_test_set(loader, opt["val"]))
+    if not sets:
         raise OptionError("datasets: names no test set (test..., val...)")
     with holding_log(opt) as held:
         model = build(opt)
-    _check_result_images(getattr(model, "net_g", None), {phase: loader.dataset for phase, loader in loaders})
+    _check_result_images(getattr(model, "net_g", None), {each.name: each.loader.dataset for each in sets})
     open_folder(opt, keep=False)
     with logging_to(opt, "test", held) as logger:
-        for warning in opt["warnings"]:
+        for warning in (*opt["warnings"], *(note for each in sets for note in each.notes)):
             logger.warning(warning)
         scores = []
-        for _, loader in loaders:
-            name = loader.dataset.opt["name"]
-            logger.info(f"Testing {name}, {len(loader.dataset)} images, on {opt['device']}")
-            vars(model).pop("metric_results", None)  # of the data set before
-            model.validation(loader, opt["name"], None, bool(opt["val"]["save_img"]))
-            rainy = getattr(model, "input_metrics", {}).get(name, {})
-            scores.append(Score(name, len(loader.dataset), dict(getattr(model, "metric_results", {})), rainy))
+        for each in sets:
+            count = len(each.loader.dataset)  # type: ignore[arg-type]
+            logger.info(f"Testing {each.name}, {number(count, 'image')}, on {opt['device']}")
+            try:
+                each.validate(model, opt["name"], None, bool(opt["val"]["save_img"]))
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise RainOerMeError(
+                        f"out of memory on {opt['device']}, with the images of {each.name}; give val.tile a smaller "
+                        "number"
+                    ) from error
+                raise
+            rainy = getattr(model, "input_metrics", {}).get(each.name, {})
+            scores.append(Score(each.name, count, dict(getattr(model, "metric_results", {})), rainy))
     return scores
 
 

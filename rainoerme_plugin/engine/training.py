@@ -20,6 +20,7 @@ from ..processes import claimed, first_decides, gather, leave_processes, losses_
 from ..progress import bar
 from ..training.checkpoints import Checkpoint, changes, networks_of, prune
 from ..training.continuing import find_checkpoint, retreat, with_warmup
+from ..training.failures import told
 from ..training.opening import open_folder, settle_seed
 from ..training.random_states import random_states, set_random_states, undisturbed
 from ..training.signals import Agreement, Signals
@@ -62,7 +63,8 @@ def _train(opt: dict[str, Any]) -> None:
     # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=checkpoint is not None)
     with logging_to(opt, "train", held) as logger:
-        for warning in (*opt["warnings"], *(f"passed over: {problem}" for problem in problems)):
+        notes = (note for test_set in loaders.val for note in test_set.notes)
+        for warning in (*opt["warnings"], *notes, *(f"passed over: {problem}" for problem in problems)):
             logger.warning(warning)
         _describe(opt, logger, loaders)
         while True:
@@ -267,8 +269,11 @@ class _Run:
         current = self.iteration + 1
         self.model.update_learning_rate(current, warmup_iter=int(self.opt["train"].get("warmup_iter", -1)))
         self.data = data
-        self.model.feed_data(data)
-        self.model.optimize_parameters(current)
+        try:
+            self.model.feed_data(data)
+            self.model.optimize_parameters(current)
+        except Exception as error:  # of any package's model, loss or optimiser
+            raise told(error, f"iteration {current}", self.logger) from error
         self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration
         self.between = True
 
@@ -297,8 +302,8 @@ class _Run:
             return
         # Alone, there is no need to wait for its end: the next run does it again. Several are waiting for each other.
         with undisturbed(self.device), nullcontext() if self.opt["dist"] else signals.interruptible():
-            for loader in self.loaders.val:
-                self.model.validation(loader, self.iteration, self.tb_logger, bool(val["save_img"]))
+            for test_set in self.loaders.val:
+                test_set.validate(self.model, self.iteration, self.tb_logger, bool(val["save_img"]))
         self.validated_at = self.iteration
 
     def _save(self) -> None:

@@ -25,12 +25,11 @@ class _ImageMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         for sample in data_samples:
             clean: Tensor | None = sample.get("clean")
-            if clean is None:
-                continue
-            derained, rainy, wanted = to_image(sample["derained"], self._rounding), None, to_image(clean)
-            if self._rainy is None:
-                rainy = self._figures(to_image(sample["rainy"]), wanted)
-            self.results.append(Figures(self._figures(derained, wanted), rainy or {}))
+            wanted = None if clean is None else to_image(clean)
+            figures = self._figures(to_image(sample["derained"], self._rounding), wanted)
+            if figures:
+                rainy = self._figures(to_image(sample["rainy"]), wanted) if self._rainy is None else {}
+                self.results.append(Figures(figures, rainy))
 
     def compute_metrics(self, results: list[Figures]) -> dict[str, float]:
         means = mean(results)
@@ -50,7 +49,8 @@ class _ImageMetric(BaseMetric):
             self._rainy = {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
         return {f"{self.prefix}/{name}" if self.prefix else name: value for name, value in found.items()}
 
-    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+    def _figures(self, image: RGB, clean: RGB | None) -> dict[str, float]:
+        """Those of an image; without its clean version, those that need none."""
         raise NotImplementedError
 
 
@@ -74,7 +74,9 @@ class DerainingMetric(_ImageMetric):
         super().__init__(rounding, prefix or protocol)
         self.protocol = protocol
 
-    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+    def _figures(self, image: RGB, clean: RGB | None) -> dict[str, float]:
+        if clean is None:
+            return {}
         return {"psnr": psnr(image, clean, self.protocol), "ssim": ssim(image, clean, self.protocol)}
 
 
@@ -95,7 +97,7 @@ class OptionMetrics(_ImageMetric):
         super().__init__(rounding, prefix)
         self._metrics = metrics
 
-    def _figures(self, image: RGB, clean: RGB) -> dict[str, float]:
+    def _figures(self, image: RGB, clean: RGB | None) -> dict[str, float]:
         from ..plugin import register
 
         register()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, ValLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,6 +18,7 @@ from ..data.device import DeviceBatches
 from ..data.names import result_name
 from ..errors import OptionError
 from ..processes import rank_and_world
+from ..training.failures import told
 from ..training.random_states import undisturbed
 from ..training.sampler import StreamSampler
 from ..training.signals import Agreement, Signals
@@ -80,12 +82,28 @@ class EndlessTrainLoop(IterBasedTrainLoop):
                     and self._iter >= self.val_begin
                     and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
                 ):
-                    with undisturbed():
-                        self.runner.val_loop.run()
+                    self._validate()
             agreement.close()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _validate(self) -> None:
+        """Validate; where that fails, save what has been learnt, unless others are waited for.
+
+        Raises:
+            RainOerMeError: It failed, but for want of memory.
+        """
+        try:
+            with undisturbed():
+                self.runner.val_loop.run()
+        except Exception as error:  # of any package's metric
+            if rank_and_world()[1] == 1:
+                for hook in self.runner.hooks:
+                    if isinstance(hook, EMAHook):
+                        hook.after_val_epoch(self.runner)  # puts the weights back in the place of their mean
+                self.runner.save_checkpoint(self.runner.work_dir, f"iter_{self._iter}.pth", by_epoch=False)
+            raise told(error, f"validation after iteration {self._iter}") from error
 
     def _batches(self) -> Iterator[Any]:
         sampler = getattr(self.dataloader, "sampler", None)

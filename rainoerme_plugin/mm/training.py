@@ -19,6 +19,7 @@ from ..config import Request, parse_override
 from ..devices import keep_memory, pick_device
 from ..errors import CollapseError, OptionError, RainOerMeError, described
 from ..processes import claimed, first_decides, leave_processes, losses_told
+from ..registered.metrics import try_first
 from ..registry import DATASETS, MODELS
 from ..training.checkpoints import Checkpoint, changes
 from ..training.continuing import find_checkpoint, retreat, with_warmup
@@ -70,7 +71,7 @@ def _train(opt: dict[str, Any]) -> Path | None:
         notes += [f"changed since the checkpoint, whose rates are kept: {difference}" for difference in differences]
     keep, went_back, warmup = checkpoint is not None, int(state.get("went_back", 0)), state.get("warmup")
     while True:
-        runner = _runner(runner_config(with_warmup(opt, warmup), went_back), opt, checkpoint, keep)
+        runner = _runner(runner_config(with_warmup(opt, warmup), went_back), opt, checkpoint, keep, notes)
         for note in notes:
             runner.logger.warning(note)
         try:
@@ -92,14 +93,19 @@ def _train(opt: dict[str, Any]) -> Path | None:
 
 
 def _runner(
-    config: dict[str, Any], opt: dict[str, Any], checkpoint: Checkpoint | None, keep: bool
+    config: dict[str, Any], opt: dict[str, Any], checkpoint: Checkpoint | None, keep: bool, notes: list[str]
 ) -> DistillationRunner:
-    """The runner. What is wrong with data and model shows before an older run is set aside."""
+    """The runner. What is wrong with data and model shows before an older run is set aside.
+
+    What is to be told of the data is added to ``notes``.
+    """
     parts = deepcopy(config)
     try:
         loader = parts["train_dataloader"]
         for each in (loader, *_val_loaders(parts)):
-            each["dataset"] = DATASETS.build(each["dataset"])
+            each["dataset"] = dataset = DATASETS.build(each["dataset"])
+            if each is not loader:
+                notes += try_first(dataset[0], opt["val"].get("metrics"), dataset.opt["name"])[1]
         parts["model"] = model = MODELS.build(parts["model"])
         check_trainable(model.network, opt["network_g"]["type"], model.options, loader["batch_size"])
         try_crop(model.network, loader["dataset"].crop_size)

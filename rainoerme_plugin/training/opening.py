@@ -67,7 +67,7 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
         dataset.setdefault("name", phase)
         if "scale" in opt:
             dataset.setdefault("scale", opt["scale"])
-        for key in [key for key in dataset if key.startswith("dataroot") and dataset[key]]:
+        for key in [key for key in dataset if key.startswith("dataroot") and isinstance(dataset[key], str)]:
             dataset[key] = _found(dataset[key], request.root)
         if isinstance(dataset.get("label"), Mapping) and dataset["label"].get("path"):
             dataset["label"]["path"] = _found(dataset["label"]["path"], request.root)

@@ -1,0 +1,63 @@
+"""A model's validation on the data sets of a run, with the metrics that each of them allows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ..registered.metrics import Metrics, try_first
+from ..training.failures import told
+from ..training.random_states import undisturbed
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A data set that is validated on, the metrics that can be taken of it, and what is to be said of the others."""
+
+    loader: DataLoader[Any]
+    metrics: Metrics
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        return str(self.loader.dataset.opt["name"])  # type: ignore[attr-defined]
+
+    def validate(self, model: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+        """Let a model of BasicSR's kind validate itself.
+
+        Raises:
+            RainOerMeError: It cannot, whatever the reason, but for want of memory or of other processes.
+        """
+        asked = model.opt["val"]
+        if "metrics" in asked:
+            asked["metrics"] = dict(self.metrics) or None
+        vars(model).pop("metric_results", None)  # of the data set before
+        self._add_to_best(getattr(model, "best_metric_results", {}).get(self.name))
+        try:
+            model.validation(self.loader, current_iter, tb_logger, save_img)
+        except Exception as error:  # of any package's model or metric
+            raise told(error, f"validation on {self.name}", logging.getLogger("basicsr")) from error
+
+    def _add_to_best(self, best: dict[str, dict[str, Any]] | None) -> None:
+        """Let metrics that a resumed run did not have be among the best values so far, where BasicSR looks for them."""
+        for name, options in self.metrics.items() if best is not None else ():
+            better = options.get("better", "higher")
+            worst = -inf if better == "higher" else inf
+            best.setdefault(name, {"better": better, "val": worst, "iter": -1})  # type: ignore[union-attr]
+
+
+def open_test_set(loader: DataLoader[Any], val: Mapping[str, Any] | None) -> TestSet:
+    """Find out what can be measured of a data set.
+
+    Raises:
+        DataError: Its first sample cannot be read, or a metric cannot be taken of images of that size.
+    """
+    with undisturbed():
+        sample = loader.dataset[0]
+    name = str(loader.dataset.opt["name"])  # type: ignore[attr-defined]
+    return TestSet(loader, *try_first(sample, (val or {}).get("metrics"), name))
