@@ -7,28 +7,46 @@ from pathlib import Path
 
 import torch
 
-from .errors import OptionError
+from .errors import OptionError, brief
 
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this name (``cpu``, ``cuda``, ``cuda:1`` ...); ``auto`` is CUDA, else MPS, else the CPU.
+def pick_device(name: str | torch.device, local_rank: int = 0, beside: int = 1) -> torch.device:
+    """The device of this name; ``auto`` is CUDA, else MPS, else the CPU.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ... or ``mps``.
+        local_rank: The number of this process on its machine; ``cuda`` is a GPU for each.
+        beside: How many processes of the run are on this machine.
 
     Raises:
-        OptionError: This machine has no such device.
+        OptionError: This machine has no such device, or it is one GPU for several processes.
     """
+    name, there = str(name), devices_there()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"--device {name}: PyTorch finds no CUDA GPU here; use --device auto or cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("--device mps: PyTorch finds no Apple GPU here; use --device auto or cpu")
-    try:
-        device = torch.device(name, local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
-    except RuntimeError:
-        raise OptionError(f"no device '{name}'; there are auto, cpu, cuda, cuda:1 ... and mps") from None
+        name = there[-1]
+    if name not in there:
+        known = name == "mps" or name.partition(":")[0] == "cuda"
+        why = "PyTorch finds none here" if known else "no such device"
+        raise OptionError(f"--device {brief(name)[1:-1]}: {why}; there are {', '.join(('auto', *there))}")
+    if ":" in name and beside > 1:
+        raise OptionError(
+            f"--device {name}: one GPU for {beside} processes; with --device cuda each takes one of its own, of those "
+            "that the environment variable CUDA_VISIBLE_DEVICES names"
+        )
+    device = torch.device(name, local_rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def devices_there() -> list[str]:
+    """The names of this machine's devices, the one that is taken by default last."""
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if torch.cuda.is_available():
+        found += [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cuda"]
+    return found
 
 
 def wait(device: torch.device) -> None:

@@ -57,7 +57,7 @@ def join_processes(
         rank, world, local_rank = (int(os.environ[name]) for name in names[:3])
     except ValueError as error:
         raise OptionError(f"--launcher {launcher}: {', '.join(names[:3])} must be numbers ({error})") from None
-    backend = "nccl" if pick_device(device, local_rank).type == "cuda" else "gloo"
+    backend = "nccl" if pick_device(device, local_rank, beside(local_rank)).type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, store=_meeting_place(timeout), rank=rank, world_size=world, timeout=timeout)
         control_group(timeout)
@@ -67,6 +67,12 @@ def join_processes(
             f"process {rank} of {world} does not find the others at {place} ({str(error).splitlines()[0]})"
         ) from error
     return dist.get_rank(), dist.get_world_size(), local_rank
+
+
+def beside(local_rank: int) -> int:
+    """How many processes of the run are on this machine, as far as is known: torchrun says it."""
+    told = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(told) if told.isdigit() else local_rank + 1
 
 
 def _meeting_place(timeout: timedelta | None) -> Store:

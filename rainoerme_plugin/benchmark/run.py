@@ -180,7 +180,7 @@ def _costs(
         key = key_of("cost", code, method.identity, options.cost.model_dump(), place, *tiles)
         record = records.get(key, Costs)
         if record is None or any(cost["error"] for cost in record["costs"]):
-            record = {"costs": measure_costs(method, options.cost, device.type, options.precision)}
+            record = {"costs": measure_costs(method, options.cost, str(device), options.precision)}
             records.add(key, {"code": code, **record})
         found[method.name] = record["costs"]
     return found

@@ -12,6 +12,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_device
+
 if TYPE_CHECKING:
     from ..inference.jobs import Wanted
 
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--crf", type=int, metavar="N", help="the encoder's constant rate factor: less is better")
 
     computing = parser.add_argument_group("computing")
-    computing.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ..., mps")
+    add_device(computing)
     computing.add_argument("--half", action="store_true", help="half precision: float16, and bfloat16 on a CPU")
     tile_help = "cut pictures into tiles of N pixels a side; 0: never (default: large ones, if that changes nothing)"
     computing.add_argument("--tile", type=int, metavar="N", help=tile_help)

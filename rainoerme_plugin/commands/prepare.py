@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, OptionError
+from .arguments import add_device
 
 if TYPE_CHECKING:
     from ..data.images import RGB
@@ -51,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights_help = "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label"
     labels.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
     labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
-    labels.add_argument(
-        "--device", default="auto", metavar="D", help="with --weights: auto, cpu, cuda, cuda:1 ..., mps"
-    )
+    add_device(labels, "with --weights: ")
     labels.set_defaults(part_run=_labels)
 
     pack = parts.add_parser("lmdb", help="pack a folder of images into an LMDB in BasicSR's layout")

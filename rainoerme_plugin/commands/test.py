@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_run_arguments, request_of
+from .arguments import add_run_arguments, request_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from ..processes import claimed, first_decides, gather, leave_processes, losses_
 from ..progress import bar
 from ..training.checkpoints import Checkpoint, changes, networks_of, prune
 from ..training.continuing import find_checkpoint, retreat, with_warmup
-from ..training.failures import told
+from ..training.failures import telling
 from ..training.opening import open_folder, settle_seed
 from ..training.random_states import random_states, set_random_states, undisturbed
 from ..training.signals import Agreement, Signals
@@ -269,11 +269,9 @@ class _Run:
         current = self.iteration + 1
         self.model.update_learning_rate(current, warmup_iter=int(self.opt["train"].get("warmup_iter", -1)))
         self.data = data
-        try:
+        with telling(f"iteration {current}", self.logger):
             self.model.feed_data(data)
             self.model.optimize_parameters(current)
-        except Exception as error:  # of any package's model, loss or optimiser
-            raise told(error, f"iteration {current}", self.logger) from error
         self.iteration, self.samples = current, self.samples + self.loaders.samples_an_iteration
         self.between = True
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..registered.metrics import Metrics, try_first
-from ..training.failures import told
+from ..training.failures import telling
 from ..training.random_states import undisturbed
 
 
@@ -38,10 +38,8 @@ class TestSet:
             asked["metrics"] = dict(self.metrics) or None
         vars(model).pop("metric_results", None)  # of the data set before
         self._add_to_best(getattr(model, "best_metric_results", {}).get(self.name))
-        try:
+        with telling(f"validation on {self.name}", logging.getLogger("basicsr")):
             model.validation(self.loader, current_iter, tb_logger, save_img)
-        except Exception as error:  # of any package's model or metric
-            raise told(error, f"validation on {self.name}", logging.getLogger("basicsr")) from error
 
     def _add_to_best(self, best: dict[str, dict[str, Any]] | None) -> None:
         """Let metrics that a resumed run did not have be among the best values so far, where BasicSR looks for them."""

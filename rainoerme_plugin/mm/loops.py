@@ -18,7 +18,7 @@ from ..data.device import DeviceBatches
 from ..data.names import result_name
 from ..errors import OptionError
 from ..processes import rank_and_world
-from ..training.failures import told
+from ..training.failures import telling
 from ..training.random_states import undisturbed
 from ..training.sampler import StreamSampler
 from ..training.signals import Agreement, Signals
@@ -95,15 +95,15 @@ class EndlessTrainLoop(IterBasedTrainLoop):
             RainOerMeError: It failed, but for want of memory.
         """
         try:
-            with undisturbed():
+            with undisturbed(), telling(f"validation after iteration {self._iter}"):
                 self.runner.val_loop.run()
-        except Exception as error:  # of any package's metric
+        except Exception:
             if rank_and_world()[1] == 1:
                 for hook in self.runner.hooks:
                     if isinstance(hook, EMAHook):
                         hook.after_val_epoch(self.runner)  # puts the weights back in the place of their mean
                 self.runner.save_checkpoint(self.runner.work_dir, f"iter_{self._iter}.pth", by_epoch=False)
-            raise told(error, f"validation after iteration {self._iter}") from error
+            raise
 
     def _batches(self) -> Iterator[Any]:
         sampler = getattr(self.dataloader, "sampler", None)

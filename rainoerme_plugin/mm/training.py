@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..archs.adapt import is_out_of_memory
 from ..config import Request, parse_override
 from ..devices import keep_memory, pick_device
 from ..errors import CollapseError, OptionError, RainOerMeError, described
-from ..processes import claimed, first_decides, leave_processes, losses_told
+from ..processes import beside, claimed, first_decides, leave_processes, losses_told
 from ..registered.metrics import try_first
 from ..registry import DATASETS, MODELS
 from ..training.checkpoints import Checkpoint, changes
@@ -171,7 +172,9 @@ def _train_config(request: Request) -> Path | None:
     if request.auto_resume:
         config.resume = True
     if request.device != "auto":
-        _compute_on(str(pick_device(request.device)))
+        told = "" if request.launcher == "none" else os.environ.get("LOCAL_RANK", "")
+        local_rank = int(told) if told.isdigit() else 0
+        _compute_on(str(pick_device(request.device, local_rank, beside(local_rank))))
     begun = _Begun()
     try:
         runner = RUNNERS.build(config) if "runner_type" in config else DistillationRunner.from_cfg(config)

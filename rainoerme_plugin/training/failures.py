@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..archs.adapt import is_out_of_memory
 from ..errors import RainOerMeError, described
 from ..processes import is_loss
 
 
-def told(error: Exception, where: str, logger: logging.Logger | None = None) -> Exception:
-    """An error as the user is told it: itself, where it is known what to say, and else a `RainOerMeError`.
+@contextmanager
+def telling(where: str, logger: logging.Logger | None = None) -> Iterator[None]:
+    """Tell errors of models, losses, metrics and optimisers of any package in one line.
 
     Args:
-        error: Of a model, loss, metric or optimiser.
-        where: What was being done.
-        logger: What gets all of an error that is not known, for its file alone.
+        where: What is being done.
+        logger: What gets all of such an error, for its file alone.
+
+    Raises:
+        RainOerMeError: One was raised that is not for the user as it is.
     """
-    if isinstance(error, RainOerMeError | OSError | MemoryError) or is_out_of_memory(error) or is_loss(error):
-        return error
-    if logger is not None:
-        logger.error(f"{where}:", exc_info=error, extra={"only_file": True})
-    more = "" if logger is None else "; the log file says where in the code"
-    return RainOerMeError(f"{where}: {described(error)}{more}")
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, RainOerMeError | OSError | MemoryError) or is_out_of_memory(error) or is_loss(error):
+            raise
+        if logger is not None:
+            logger.error(f"{where}:", exc_info=error, extra={"only_file": True})
+        more = "" if logger is None else "; the log file says where in the code"
+        raise RainOerMeError(f"{where}: {described(error)}{more}") from error
