@@ -53,7 +53,7 @@ def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def number(count: int, thing: str, several: str | None = None) -> str:
+def counted(count: int, thing: str, several: str | None = None) -> str:
     """``1 image``, ``2 images``, ``1,000 images``; ``several`` where an s at the end of ``thing`` is not its plural."""
     return f"{count:,} {thing if count == 1 else several or thing + 's'}"
 

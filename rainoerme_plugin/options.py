@@ -18,7 +18,7 @@ from .distillation.rain_layers import RainVariation
 from .distillation.refinements import Refinements, Teacher
 from .distillation.schedule import PRESETS, Schedule
 from .distillation.synthesis import Blend
-from .errors import OptionError, brief, nearest
+from .errors import OptionError, brief, counted, nearest
 
 
 def check_number(value: Any) -> Any:
@@ -214,8 +214,8 @@ class UnpairedRainOptions(LoaderOptions):
         pixels = self.batch_size_per_gpu * self.crop_size**2
         if pixels > MOST_PIXELS:
             raise ValueError(
-                f"{self.batch_size_per_gpu} crops of {self.crop_size}x{self.crop_size} pixels are more than any "
-                "machine can train on at once; lower batch_size_per_gpu or crop_size"
+                f"a batch of {counted(self.batch_size_per_gpu, 'crop')} of {self.crop_size}x{self.crop_size} pixels is "
+                "more than any machine can train on at once; lower batch_size_per_gpu or crop_size"
             )
         kind = FILTERS.get(self.label.type)
         if kind is not None and kind.whole_image and self.source == "files" and self.label_cache is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,14 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        """What it is, in a line: as given, or the first of its documentation."""
-        return self.about or (inspect.getdoc(self.load()) or "").partition("\n")[0]
+        """What it is, in a line: as given, or the first sentence of its documentation."""
+        return self.about or first_sentence(self.load())
+
+
+def first_sentence(found: Any) -> str:
+    """The first sentence of a class's or function's documentation on one line, without the marks of code in it."""
+    paragraph = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split()).replace("`", "")
+    return re.split(r"(?<=[^.]\.) ", paragraph, maxsplit=1)[0]
 
 
 MMENGINE = {
@@ -59,10 +66,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("dataset", "UnpairedRainDataset", f"{__package__}.registered.datasets:UnpairedRainDataset"),
     Entry("dataset", "PairedRainDataset", f"{__package__}.registered.datasets:PairedRainDataset"),
     Entry("dataset", "SingleRainDataset", f"{__package__}.registered.datasets:SingleRainDataset"),
-    Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss"),
+    Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss", "1 - SSIM of two images."),
     # CharbonnierLoss is BasicSR's own name; that of losses.pixels, which gives the same, is for SumLoss.
-    Entry("loss", "GradientLoss", f"{__package__}.losses.pixels:GradientLoss"),
-    Entry("loss", "FrequencyLoss", f"{__package__}.losses.pixels:FrequencyLoss"),
+    Entry("loss", "GradientLoss", f"{__package__}.losses.pixels:GradientLoss", "Edges of two images that differ."),
+    Entry("loss", "FrequencyLoss", f"{__package__}.losses.pixels:FrequencyLoss", "Spectra of two images that differ."),
     Entry("loss", "SumLoss", f"{__package__}.losses.total:SumLoss"),
     Entry("metric", "derain_psnr", f"{__package__}.registered.metrics:derain_psnr"),
     Entry("metric", "derain_ssim", f"{__package__}.registered.metrics:derain_ssim"),

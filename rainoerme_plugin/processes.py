@@ -214,8 +214,8 @@ def losses_told(rank: int, world: int) -> Iterator[None]:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error is how the end of another process shows."""
-    joined = dist.is_available() and dist.is_initialized() and isinstance(error, RuntimeError)
-    return joined and (isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None)
+    lost = isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and lost
 
 
 @contextmanager

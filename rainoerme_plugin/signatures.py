@@ -45,16 +45,17 @@ def check_call(
     except (NameError, TypeError, AttributeError):
         hints = {}
     fields: dict[str, Any] = {}
+    takes_any = False
     for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            return
-        if parameter.kind is parameter.VAR_POSITIONAL or name in skip:
+        takes_any |= parameter.kind is parameter.VAR_KEYWORD
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name in skip:
             continue
         required = parameter.default is parameter.empty
         type_of = _type_of if typed else _meant_as
         annotation = Number if name in numbers else type_of(hints.get(name), parameter.default)
         fields[name] = (annotation, ... if required else parameter.default)
-    read_section(_section_for(target, fields), arguments, key)
+    known = {name: value for name, value in arguments.items() if name in fields or not takes_any}
+    read_section(_section_for(target, fields), known, key)
 
 
 def _section_for(target: Any, fields: dict[str, Any]) -> type[Section]:

@@ -11,8 +11,10 @@ from rainoerme_plugin.errors import (
     OptionError,
     RainOerMeError,
     WeightsError,
+    counted,
     nearest,
     one_line,
+    ordinal,
 )
 
 
@@ -79,3 +81,39 @@ def test_an_error_from_a_loaders_worker_is_its_own_text(error: Exception, expect
         wrapped.reraise()
     assert "Traceback" in str(caught.value)
     assert one_line(caught.value) == expected
+
+
+def test_a_number_of_things() -> None:
+    assert [counted(count, "thread") for count in (0, 1, 2, 1000)] == [
+        "0 threads",
+        "1 thread",
+        "2 threads",
+        "1,000 threads",
+    ]
+    assert [counted(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, "first"),
+        (2, "second"),
+        (3, "third"),
+        (10, "tenth"),
+        (11, "11th"),
+        (12, "12th"),
+        (13, "13th"),
+        (20, "20th"),
+        (21, "21st"),
+        (22, "22nd"),
+        (33, "33rd"),
+        (44, "44th"),
+        (101, "101st"),
+        (111, "111th"),
+        (112, "112th"),
+        (1013, "1,013th"),
+        (1021, "1,021st"),
+    ],
+)
+def test_places_in_a_row(count: int, expected: str) -> None:
+    assert ordinal(count) == expected

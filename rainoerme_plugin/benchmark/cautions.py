@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ..errors import counted, ordinal
 from .known import photographs_in, seen_by_training
 from .methods import Method
 from .results import Row, WarningInfo
@@ -63,8 +64,9 @@ def _overlaps(method: Method, test_set: TestSet, training: Training) -> list[War
         if shared:
             first = min(shared)
             text = (
-                f"{method.name} was trained on scenes of {test_set.name}: {len(shared)} of its {len(test_set)} images "
-                f"show one that is in {folder}; {test_set.names[first]} is {shared[first]} there"
+                f"{method.name} was trained on scenes of {test_set.name}: {len(shared)} of its "
+                f"{counted(len(test_set), 'image')} show one that is in {folder}; {test_set.names[first]} is "
+                f"{shared[first]} there"
             )
             found.append(_caution("overlap", text, test_set, method))
     for training_set in told:
@@ -80,7 +82,7 @@ def _failures(rows: Sequence[Row]) -> list[WarningInfo]:
     for row in rows:
         if row["failed"]:
             total = row["failed"] + row["images"]
-            text = f"{row['method']} failed on {row['failed']} of {total} images of {row['dataset']}"
+            text = f"{row['method']} failed on {row['failed']} of {counted(total, 'image')} of {row['dataset']}"
             text += f"; its means are of the other {row['images']}" if row["images"] else ""
             found.append({"kind": "failed", "text": text, "datasets": [row["dataset"]], "methods": [row["method"]]})
     return found
@@ -139,8 +141,8 @@ def _counts(test_set: TestSet) -> list[WarningInfo]:
     known = test_set.known
     if known is None or not test_set.paired or known.pairs == len(test_set):
         return []
-    part = f", every {_ordinal(test_set.every)} image" if test_set.every > 1 else ""
-    text = f"{test_set.name} has {len(test_set)} pairs{part}; {known.name} has {known.pairs}"
+    part = f", every {ordinal(test_set.every)} image" if test_set.every > 1 else ""
+    text = f"{test_set.name} has {counted(len(test_set), 'pair')}{part}; {known.name} has {known.pairs}"
     return [_caution("count", text, test_set)]
 
 
@@ -149,7 +151,7 @@ def _duplicates(test_set: TestSet) -> list[WarningInfo]:
     count, scenes = len(test_set), len(set(test_set.scenes))
     if scenes < count:
         note = f" ({test_set.known.note})" if test_set.known and test_set.known.note else ""
-        text = f"The {count} images of {test_set.name} show {scenes} scenes{note}; intervals are over scenes"
+        text = f"The {count} images of {test_set.name} show {counted(scenes, 'scene')}{note}; intervals are over scenes"
         found.append(_caution("duplicates", text, test_set))
     return found
 
@@ -165,7 +167,3 @@ def _list(names: Sequence[str]) -> str:
 
 def _were(names: Sequence[str]) -> str:
     return "was" if len(names) == 1 else "were"
-
-
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third", 4: "fourth", 5: "fifth", 10: "tenth"}.get(number, f"{number}th")

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from ..data.images import RGB, jpeg_uri
+from ..errors import counted
 from .records import write_result
 from .results import Cost, DatasetInfo, Figure, MeasureInfo, PublishedFigure, Results, Row, Value
 from .statistics import FEWEST
@@ -73,7 +74,7 @@ def write_report(path: Path, results: Results, shown: Iterable[Shown], max_side:
     templates = files(__package__) / "templates"
     style, script = ((templates / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     pages = jinja2.Environment(loader=jinja2.PackageLoader(__package__), autoescape=True, trim_blocks=True)
-    pages.filters.update(number=_number, si=_si, memory=_memory)
+    pages.filters.update(number=_number, counted=counted, si=_si, memory=_memory)
     page = pages.get_template("report.html").render(
         results=results,
         views=list(views.values()),

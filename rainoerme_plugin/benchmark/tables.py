@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..errors import counted
 from .results import Cost, DatasetInfo, Figure, MeasureInfo, MethodInfo, Results, Row
 from .statistics import FEWEST
 
@@ -70,8 +71,8 @@ def to_markdown(results: Results) -> str:
             lines += _table(["method", *_titles(measures)], _cells(compared, measures, _difference))
     costs = [(method, cost) for method in results["methods"] for cost in method["costs"]]
     if costs:
-        device, threads, precision = (environment.get(key) for key in ("device_name", "threads", "precision"))
-        where = f"On {device}, {threads} threads, {precision}."
+        device, precision = environment.get("device_name"), environment.get("precision")
+        where = f"On {device}, {counted(int(environment.get('threads') or 0), 'thread')}, {precision}."
         lines += ["## Cost", "", f"{where} FLOPs are of one image; a multiply-add counts as one.", ""]
         header = ["method", "parameters", "size", "batch", "FLOPs", "seconds [quartiles]", "images/s", "peak memory"]
         lines += _table(header, [_cost_cells(method, cost) for method, cost in costs])

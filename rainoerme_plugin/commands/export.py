@@ -46,12 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(report: ExportReport) -> None:
+    from ..errors import counted
     from ..inference.export import INPUT, OUTPUT
 
     opset = "" if report.opset is None else f", opset {report.opset}"
-    print(f"{report.path}: {report.format}{opset}, {report.parameters:,} parameters, {report.bytes:,} bytes")
+    sizes = f"{counted(report.parameters, 'parameter')}, {counted(report.bytes, 'byte')}"
+    print(f"{report.path}: {report.format}{opset}, {sizes}")
     print(f"{INPUT} (batch, 3, height, width), float32 RGB in [0, 1], any size -> {OUTPUT}, the same")
-    print(f"largest difference from PyTorch: {report.largest:.2g}, in {len(report.checks)} checks")
+    print(f"largest difference from PyTorch: {report.largest:.2g}, in {counted(len(report.checks), 'check')}")
     if report.opset is None:
         print(
             "    import torch\n"

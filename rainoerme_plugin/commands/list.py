@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show_registered(kind: str | None, stock: bool) -> None:
     from ..archs.catalogue import CATALOGUE
-    from ..plugin import ENTRIES, register, registries
+    from ..plugin import ENTRIES, first_sentence, register, registries
 
     register()
     own = {(entry.kind, entry.name): entry for entry in ENTRIES}
@@ -46,13 +49,13 @@ def _show_registered(kind: str | None, stock: bool) -> None:
             entry = own.get((found_kind, name))
             if (found_kind, name) in shown or (entry is None and not stock):
                 continue
-            stock_summary = "BasicSR: " + (inspect.getdoc(found) or "").partition("\n")[0]
-            rows.append((found_kind, name, stock_summary if entry is None else entry.summary))
+            name = name.removesuffix("_basicsr")  # which BasicSR adds, and option files leave out
+            rows.append((found_kind, name, f"BasicSR: {first_sentence(found)}" if entry is None else entry.summary))
     if kind in (None, MMENGINE):
         rows += [(entry.kind, entry.name, entry.summary) for entry in ENTRIES if entry.kind.startswith("mm_")]
     width = max((len(name) for _, name, _ in rows), default=0)
     for found_kind, name, summary in rows:
-        print(f"{found_kind:12} {name:{width}}  {summary}".rstrip())
+        _show(f"{found_kind:12} {name:{width}}  ", summary)
 
 
 def _show_networks() -> None:
@@ -77,13 +80,21 @@ def _show_networks() -> None:
         lines += [("weights", _weights(published)) for published in card.published]
         print(card.name)
         for title, text in lines:
-            print(f"    {title:8} {text}")
+            _show(f"    {title:8} ", text)
         print()
 
 
 def _weights(published: Published) -> str:
     place = f", in {published.source}" if published.source else ""
     return f"{published.file}{place}: {published.trained_on}"
+
+
+def _show(head: str, text: str) -> None:
+    """A line, in several where a terminal is too narrow for it: what another program reads keeps to one."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    wide = room - len(head)
+    lines = textwrap.wrap(text, wide, break_long_words=False, break_on_hyphens=False) if wide > 20 else [text]
+    print(head + f"\n{' ' * len(head)}".join(lines) if text else head.rstrip())
 
 
 def _multiple(multiple: int | str) -> str:

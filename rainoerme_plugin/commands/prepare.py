@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, OptionError
+from ..errors import DataError, OptionError, counted
 from .arguments import add_device
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _check(arguments: argparse.Namespace) -> int:
         )
     broken = 0
     for found in surveys:
-        kind = f"pairs by the rule '{found.rule}'" if found.rule else "images"
-        print(f"{found.where}: {found.count} {kind}")
+        rule = f" by the rule '{found.rule}'" if found.rule else ""
+        print(f"{found.where}: {counted(found.count, 'pair' if found.rule else 'image')}{rule}")
         if found.sizes:
             widths, heights = zip(*found.sizes, strict=True)
             common = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.most_common(5)]
@@ -149,7 +149,8 @@ def _labels(arguments: argparse.Namespace) -> int:
         _pack(made, len(labels), arguments.output, capacity, arguments.decoded, content, names, part)
     elif arguments.output:
         _write_labels(labels, names[numbers.start : numbers.stop], arguments.output, content)
-    print(f"{len(labels)} soft labels by {coarse_filter.key} in {arguments.output or arguments.cache}{_of(part)}")
+    place = f"{arguments.output or arguments.cache}{_of(part)}"
+    print(f"{counted(len(labels), 'soft label')} by {coarse_filter.key} in {place}")
     return 0
 
 
@@ -212,7 +213,7 @@ def _lmdb(arguments: argparse.Namespace) -> int:
     else:
         capacity = sum(path.stat().st_size + 8192 for path in source.paths)
     _pack(files, len(source), output, capacity, arguments.decoded, "images", names, part)
-    print(f"{len(source)} images in {output}{_of(part)}")
+    print(f"{counted(len(source), 'image')} in {output}{_of(part)}")
     return 0
 
 
@@ -290,7 +291,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     files = make_demo(arguments.output, renderings=renderings, scale=scale)
     count = sum(1 for _ in track(files, demo_size(renderings), "demo data set"))
     print(
-        f"{count} images in {arguments.output}: {len(RAINY)} photographs with rendered rain, {len(CLEAN)} clean ones, "
-        f"{len(TEST)} others to test on"
+        f"{counted(count, 'image')} in {arguments.output}: {len(RAINY)} photographs with rendered rain, "
+        f"{len(CLEAN)} clean ones, {len(TEST)} others to test on"
     )
     return 0

@@ -20,7 +20,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from ..files import claim, is_temporary, named_after, sync, user_path, write_whole
 from .bmp import encode_bmp
 from .images import RGB, decode_image, encode_png
@@ -129,7 +129,9 @@ class LmdbReader:
         with _environment(self.root) as environment:
             entries = int(environment.stat()["entries"])
         if entries != len(self.keys):
-            raise DataError(f"{self.root}: {META} lists {len(self.keys)} images, but it holds {entries}; make it again")
+            raise DataError(
+                f"{self.root}: {META} lists {counted(len(self.keys), 'image')}, but it holds {entries}; make it again"
+            )
 
     def get(self, key: str) -> bytes:
         """The encoded image under ``key``.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, OptionError
+from ..errors import DataError, OptionError, counted
 from ..files import user_path
 from .images import RGB
 from .lmdb_store import key_of, write_lmdb
@@ -52,7 +52,9 @@ class Part:
             OptionError: There are fewer images than parts.
         """
         if length < self.count:
-            raise OptionError(f"--part {self}: {length} images cannot be in {self.count} parts; take fewer")
+            raise OptionError(
+                f"--part {self}: {counted(length, 'image')} cannot be in {counted(self.count, 'part')}; take fewer"
+            )
         return range((self.number - 1) * length // self.count, self.number * length // self.count)
 
 
@@ -119,7 +121,7 @@ def shard_folders(root: str | Path) -> list[Path]:
     counts = sorted({part.count for part in found | half})
     if len(counts) > 1:
         raise DataError(
-            f"{root}: holds shards of {counts[0]} parts and others of {counts[1]}; remove those of one kind"
+            f"{root}: holds shards of {counted(counts[0], 'part')} and others of {counts[1]}; remove those of one kind"
         )
     parts = [Part(number, counts[0]) for number in range(1, counts[0] + 1)]
     if missing := [part for part in parts if part not in found]:
@@ -143,7 +145,9 @@ def check_count(root: Path, folders: Sequence[Path], images: int) -> None:
         DataError: It is another.
     """
     if folders != [root] and images != (expected := _read_record(folders[0]).images):
-        raise DataError(f"{root}: its shards hold {images} images, but should hold {expected}; make them again")
+        raise DataError(
+            f"{root}: its shards hold {counted(images, 'image')}, but should hold {expected}; make them again"
+        )
 
 
 def write_shard(
@@ -213,7 +217,7 @@ def _check_alike(folder: Path, found: Whole, expected: Whole, others: str) -> No
     if found.content != expected.content:
         differs = f"{found.content}, not {expected.content}"
     elif found.images != expected.images:
-        differs = f"{found.images} images, not {expected.images}"
+        differs = f"{counted(found.images, 'image')}, not {expected.images}"
     else:
         differs = "as many images of other names, not the same"
     raise DataError(f"{folder}: is a part of {differs} as {others}; remove it and make it again")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import counted
 from ..weights import save_checkpoint
 
 
@@ -83,5 +84,5 @@ def _print_network(self: Any, net: nn.Module) -> None:
 
     bare = self.get_bare_model(net)
     parameters = sum(parameter.numel() for parameter in bare.parameters())
-    get_root_logger().info(f"Network {type(bare).__name__}, {parameters:,} parameters")
+    get_root_logger().info(f"Network {type(bare).__name__}, {counted(parameters, 'parameter')}")
     get_root_logger().info(str(bare), extra={"only_file": True})

@@ -13,7 +13,7 @@ from ..archs.adapt import is_out_of_memory
 from ..archs.result_images import ResultImages, check_apart
 from ..config import Request
 from ..data.paired import PairedRain, SingleRain
-from ..errors import DataError, OptionError, RainOerMeError, number
+from ..errors import DataError, OptionError, RainOerMeError, counted
 from ..processes import claimed, leave_processes, losses_told
 from ..training.opening import open_folder, settle_seed
 from .loaders import build_dataset
@@ -74,7 +74,7 @@ def _test(opt: dict[str, Any]) -> list[Score]:
         scores = []
         for each in sets:
             count = len(each.loader.dataset)  # type: ignore[arg-type]
-            logger.info(f"Testing {each.name}, {number(count, 'image')}, on {opt['device']}")
+            logger.info(f"Testing {each.name}, {counted(count, 'image')}, on {opt['device']}")
             try:
                 each.validate(model, opt["name"], None, bool(opt["val"]["save_img"]))
             except Exception as error:

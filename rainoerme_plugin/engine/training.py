@@ -15,7 +15,7 @@ import torch
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import keep_memory
-from ..errors import CollapseError, RainOerMeError, WeightsError, described, one_line
+from ..errors import CollapseError, RainOerMeError, WeightsError, counted, described, one_line
 from ..processes import claimed, first_decides, gather, leave_processes, losses_told
 from ..progress import bar
 from ..training.checkpoints import Checkpoint, changes, networks_of, prune
@@ -105,9 +105,10 @@ def _describe(opt: Mapping[str, Any], logger: logging.Logger, loaders: Loaders) 
     logger.info(get_env_info() + dict2str(opt), extra={"only_file": True})
     total = int(opt["train"]["total_iter"])
     logger.info(
-        f"Training {opt['name']} on {opt['device']} ({opt['world_size']} process{'es' * (opt['world_size'] > 1)}, "
-        f"{torch.get_num_threads()} threads): {total} iterations of {loaders.samples_an_iteration} samples, "
-        f"{loaders.images} images, {loaders.epoch(total * loaders.samples_an_iteration)} passes; "
+        f"Training {opt['name']} on {opt['device']} ({counted(opt['world_size'], 'process', 'processes')}, "
+        f"{counted(torch.get_num_threads(), 'thread')}): {counted(total, 'iteration')} of "
+        f"{counted(loaders.samples_an_iteration, 'sample')}, {counted(loaders.images, 'image')}, "
+        f"{counted(loaders.epoch(total * loaders.samples_an_iteration), 'pass', 'passes')}; "
         f"seed {opt['manual_seed']}. Everything goes to {opt['path']['log']}"
     )
 
@@ -169,7 +170,8 @@ class _Run:
         if state.get("best"):
             self.model.best_metric_results = state["best"]
         if len(states) not in (0, self.opt["world_size"]):
-            self.logger.warning(f"the checkpoint is of {len(states)} processes: their random states are not taken over")
+            others = counted(len(states), "process", "processes")
+            self.logger.warning(f"the checkpoint is of {others}: their random states are not taken over")
 
     def _more_to_save(self) -> dict[str, Any]:
         """What a training state holds besides BasicSR's own; gathered by all processes before."""

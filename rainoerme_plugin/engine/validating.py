@@ -40,6 +40,9 @@ class TestSet:
         self._add_to_best(getattr(model, "best_metric_results", {}).get(self.name))
         with telling(f"validation on {self.name}", logging.getLogger("basicsr")):
             model.validation(self.loader, current_iter, tb_logger, save_img)
+        # BasicSR's metrics give NumPy's numbers, and a training state that holds one cannot be loaded safely.
+        for best in getattr(model, "best_metric_results", {}).get(self.name, {}).values():
+            best.update(val=float(best["val"]))
 
     def _add_to_best(self, best: dict[str, dict[str, Any]] | None) -> None:
         """Let metrics that a resumed run did not have be among the best values so far, where BasicSR looks for them."""

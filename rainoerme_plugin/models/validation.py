@@ -20,7 +20,7 @@ from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image
 from ..data.names import result_path, results_of
 from ..data.panels import PANEL_ROWS, derained_path, panel, picture_of, save_picture
-from ..errors import DataError
+from ..errors import DataError, counted
 from ..processes import control_group
 from ..progress import bar
 from ..registered.metrics import Figures, mean, possible_without, score
@@ -146,7 +146,7 @@ class DerainingModel(SRModel):
                 tb_logger.add_image("panels/training", picture, current_iter, dataformats="HWC")
 
     def _report(self, current_iter: int | str, name: str, count: int, tb_logger: Any) -> None:
-        lines = [f"Validation {name}, {count} images"]
+        lines = [f"Validation {name}, {counted(count, 'image')}"]
         for metric, value in self.metric_results.items():
             line = f"\t # {metric}: {value:.4f}\tRainy: {self.input_metrics[name][metric]:.4f}"
             if self.is_train:

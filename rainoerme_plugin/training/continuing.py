@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CollapseError
+from ..errors import CollapseError, counted
 from ..options import DistillationOptions, GuardOptions, read_section
 from ..processes import first_decides
 from .checkpoints import Checkpoint, last_good, networks_of, open_checkpoint, remove_after
@@ -64,7 +64,9 @@ def retreat(opt: Mapping[str, Any], error: CollapseError, went_back: int) -> Ret
     if guard.policy == "stop":
         raise error
     if went_back > guard.times:
-        raise CollapseError(f"{error} (It went back {guard.times} times, as train.collapse_guard says)", error.sound)
+        raise CollapseError(
+            f"{error} (It went back {counted(guard.times, 'time')}, as train.collapse_guard says)", error.sound
+        )
 
     def find() -> Path | None:
         states = Path(opt["path"]["training_states"])
@@ -79,6 +81,6 @@ def retreat(opt: Mapping[str, Any], error: CollapseError, went_back: int) -> Ret
     warmup = start + went_back * guard.longer_warmup
     told = (
         f"{error} Going back to {f'iteration {start}' if checkpoint else 'the start'}, with the warm-up until "
-        f"iteration {warmup} ({went_back} of at most {guard.times} times)"
+        f"iteration {warmup} ({went_back} of at most {counted(guard.times, 'time')})"
     )
     return Retreat(checkpoint, warmup, told)

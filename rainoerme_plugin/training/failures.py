@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ..archs.adapt import is_out_of_memory
 from ..errors import RainOerMeError, described
-from ..processes import is_loss
+from ..processes import has_joined, is_loss
 
 
 @contextmanager
@@ -25,7 +25,9 @@ def telling(where: str, logger: logging.Logger | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, RainOerMeError | OSError | MemoryError) or is_out_of_memory(error) or is_loss(error):
+        if isinstance(error, RainOerMeError | OSError | MemoryError) or is_out_of_memory(error):
+            raise
+        if has_joined() and is_loss(error):
             raise
         if logger is not None:
             logger.error(f"{where}:", exc_info=error, extra={"only_file": True})

@@ -46,6 +46,43 @@ def test_list_all_shows_basicsrs_own_too(capsys: pytest.CaptureFixture[str]) -> 
     assert {"EDSR", "SRModel", "calculate_psnr"} <= {line.split()[1] for line in capsys.readouterr().out.splitlines()}
 
 
+@pytest.mark.parametrize("kind", [[], ["archs"], ["--all"], ["mmengine"]], ids=str)
+def test_list_is_plain_text_that_fits_a_terminal(
+    kind: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["list", *kind]) == 0
+    whole = capsys.readouterr().out
+    assert "`" not in whole
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for columns in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(["list", *kind]) == 0
+        out = capsys.readouterr().out
+        assert out.split() == whole.split()
+        assert max(len(line) for line in out.splitlines()) <= columns
+
+
+@pytest.mark.parametrize("command", ["train", "test", "benchmark"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--force_yml", "train:ema_decay=0.9", "val:val_freq=2"],
+            "dots between their parts: train.ema_decay=0.9 val.val_freq=2",
+        ),
+        (["--force_yml"], "dots between their parts: train.total_iter=1000"),
+        (["--debug"], "name=debug val.val_freq=8 logger.print_freq=1 logger.save_checkpoint_freq=8"),
+    ],
+)
+def test_flags_of_basicsrs_own_scripts_are_told_what_to_write_here(
+    command: str, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "-opt", "x.yml", *flags])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
+
+
 def test_overrides_may_stand_on_both_sides_of_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = tiny_options(tiny_data(tmp_path))
     arguments = ["train", "-opt", options, "train.total_iter=1", "--device", "cpu", "name=other", "--root", tmp_path]

@@ -267,7 +267,7 @@ def test_of_many_missing_shards_the_first_are_named(tmp_path: Path, made: Path) 
 def test_parts_are_contiguous_and_alike_in_length(length: int, count: int) -> None:
     parts = [Part(number, count) for number in range(1, count + 1)]
     if length < count:
-        with pytest.raises(OptionError, match=rf"--part 1/{count}: {length} images cannot be in {count} parts; take"):
+        with pytest.raises(OptionError, match=rf"--part 1/{count}: {length} images? cannot be in {count} parts; take"):
             parts[0].of(length)
         return
     ranges = [part.of(length) for part in parts]
