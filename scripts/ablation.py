@@ -330,7 +330,7 @@ def main() -> int:
     parser.add_argument("--validations", type=int, default=4, help="in a run (default: 4)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which all are stopped")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--device", default="auto", help="as of basicsr train (default: auto)")
     parser.add_argument("--read", action="store_true", help="train nothing, tell what is there")
     arguments = parser.parse_intermixed_args()
     deadline = time.monotonic() + 60 * arguments.minutes

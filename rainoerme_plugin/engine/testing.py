@@ -69,8 +69,10 @@ def _test(opt: dict[str, Any]) -> list[Score]:
     _check_result_images(getattr(model, "net_g", None), {each.name: each.loader.dataset for each in sets})
     open_folder(opt, keep=False)
     with logging_to(opt, "test", held) as logger:
-        for warning in (*opt["warnings"], *(note for each in sets for note in each.notes)):
+        for warning in opt["warnings"]:
             logger.warning(warning)
+        for note in (note for each in sets for note in each.notes):
+            logger.info(note)
         scores = []
         for each in sets:
             count = len(each.loader.dataset)  # type: ignore[arg-type]

@@ -63,10 +63,11 @@ def _train(opt: dict[str, Any]) -> None:
     # All that can be wrong with data and checkpoints is known by now, and an older experiment is still where it was.
     open_folder(opt, keep=checkpoint is not None)
     with logging_to(opt, "train", held) as logger:
-        notes = (note for test_set in loaders.val for note in test_set.notes)
-        for warning in (*opt["warnings"], *notes, *(f"passed over: {problem}" for problem in problems)):
+        for warning in (*opt["warnings"], *(f"passed over: {problem}" for problem in problems)):
             logger.warning(warning)
         _describe(opt, logger, loaders)
+        for note in (note for test_set in loaders.val for note in test_set.notes):
+            logger.info(note)
         while True:
             try:
                 run.go()
