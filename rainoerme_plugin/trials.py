@@ -20,8 +20,8 @@ from .errors import OptionError, RainOerMeError, described
 
 MOST_PARAMETERS = 10**10
 """Of a network: a hundred times the largest restoration networks, and 160 GB while Adam trains it."""
-MOST_TENSORS = 50_000
-"""That hold them: some thousand blocks of twenty; more are no network but a slip, and take minutes to make."""
+MOST_TENSORS = 20_000
+"""That hold them: a thousand blocks of twenty. More are a slip, and take minutes to make."""
 LARGEST_ARGUMENT = 65_536
 """Whole number among the arguments of networks that are known here; many say how often something is done."""
 LARGEST_BORDER = 2048

@@ -497,7 +497,7 @@ def test_an_override_is_refused(place: Path, override: str, message: str) -> Non
         ("network_g=~", "network_g: expected keys and values, got None"),
         ("network_g.channels=1000000000", "network_g.channels: expected a number of at most 65536"),
         ("network_g.channels=60000", "network_g: a network of more than 10,000,000,000 parameters"),
-        ("network_g={_delete_: true, type: EDSR, num_in_ch: 3, num_out_ch: 3, num_block: 60000}", "more than 50,000"),
+        ("network_g={_delete_: true, type: EDSR, num_in_ch: 3, num_out_ch: 3, num_block: 60000}", "more than 20,000"),
         (
             "network_g={_delete_: true, type: EDSR, num_in_ch: 3, num_out_ch: 3, upscale: 7}",
             "network_g: scale 7 is not",

@@ -73,7 +73,8 @@ class EndlessTrainLoop(IterBasedTrainLoop):
                 self.runner.model.train()
                 batch = next(batches)
                 self.stopping = agreement.reached(signals.received)
-                self.run_iter(batch)
+                with telling(f"iteration {self._iter + 1}"):
+                    self.run_iter(batch)
                 if self.stopping:
                     raise KeyboardInterrupt
                 self._decide_current_val_interval()
