@@ -3,7 +3,8 @@
 What the plugin declares (`options`) is checked key by key. BasicSR's own classes, and other plugins', declare
 nothing: for networks, losses, metrics, optimisers and schedulers a trial tells, and their signatures say what is wrong;
 for models and data sets, which take one dict, the keys that their source code reads. There a key that nothing reads is
-an error where it is nearly one that is read, and else a warning: BasicSR's own files hold some such leftovers. What BasicSR itself would run is not refused; what cannot be told before is the run's own to refuse.
+an error where it is nearly one that is read, and else a warning: BasicSR's own files hold some such leftovers. What
+BasicSR itself would run is not refused; what cannot be told before is the run's own to refuse.
 """
 
 from __future__ import annotations
