@@ -36,7 +36,9 @@ class RainVariation:
         strength: Each is multiplied by a factor from this range.
         size: Streaks become so many times as large, drawn from this range on a logarithmic scale. What comes in from
             beyond the border is the layer reflected.
-        two: Probability that a second layer of the batch, varied likewise, is added.
+        two: Probability that a second layer, varied likewise, is added: that of another image of the batch than the
+            first. A batch of one has no other; there it is the same layer turned by half, whose streaks lean as they
+            did and lie elsewhere.
 
     Raises:
         ValueError: A number is out of range.
@@ -69,30 +71,31 @@ class RainVariation:
         """How many an image's draw has."""
         return _LAYER_NUMBERS * (2 if self.two else 1)
 
-    def draw(self, iteration: int, batch: int, seed: int = 0, parts: int = 1) -> Tensor:
+    def draw(self, iteration: int, batch: int, seed: int = 0) -> Tensor:
         """What is done to the rain layers of one step: (batch, `numbers`) float32 on the CPU.
 
         Args:
             iteration: A function of it and the seed alone.
             batch: Images in the batch.
             seed: Of the run; give each of several processes another.
-            parts: The batch is gone through in so many equal parts, and no layer leaves its own.
         """
         random = np.random.default_rng([seed, iteration, 0x7261696E])  # "rain": apart from other draws of the seed
-        columns = [self._layer(random, batch, parts, self.move, np.ones(batch, bool))]
-        if self.two:
-            columns.append(self._layer(random, batch, parts, True, random.random(batch) < self.two))
-        return torch.from_numpy(np.concatenate(columns, axis=1))
+        moved = _to_another(random, batch) if self.move else 0
+        first = self._layer(random, batch, moved)
+        if not self.two:
+            return torch.from_numpy(first)
+        is_there = random.random(batch) < self.two
+        second = self._layer(random, batch, moved + _to_another(random, batch))
+        second[:, 1] *= is_there
+        if batch == 1:
+            second[:, 2:4] = 1 - first[:, 2:4]  # mirrored and upturned against the first: turned by half
+        return torch.from_numpy(np.concatenate([first, second], axis=1))
 
-    def _layer(
-        self, random: np.random.Generator, batch: int, parts: int, move: bool, is_there: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        part = batch // parts
-        shifts = random.integers(min(1, part - 1), max(1, part), parts) if move else np.zeros(parts, int)
-        whose = (np.arange(part) - shifts[:, None]) % part
+    def _layer(self, random: np.random.Generator, batch: int, moved: int) -> NDArray[np.float32]:
+        """The draw of one layer for each image: that of the image ``moved`` places before it."""
         result = np.zeros((batch, _LAYER_NUMBERS), np.float32)
-        result[:, 0] = whose.ravel()
-        result[:, 1] = random.uniform(*self.strength, batch) * is_there
+        result[:, 0] = (np.arange(batch) - moved) % batch
+        result[:, 1] = random.uniform(*self.strength, batch)
         result[:, 2] = (random.random(batch) < 0.5) & self.flip
         result[:, 3] = (random.random(batch) < 0.5) & self.upturn
         angles = random.uniform(-self.turn, self.turn, batch)
@@ -119,13 +122,19 @@ class RainVariation:
     def _one(self, rain: Tensor, draw: Tensor) -> Tensor:
         if self.move or self.two:
             rain = rain.index_select(0, draw[:, 0].long())
+        turned_by_half = bool(self.two) and len(rain) == 1
         # Flips are exact, which sampling between pixels is not.
         for column, axis, is_wanted in ((2, -1, self.flip), (3, -2, self.upturn)):
-            if is_wanted:
+            if is_wanted or turned_by_half:
                 rain = torch.where(draw[:, column, None, None, None] > 0, rain.flip(axis), rain)
         if self.turn or self.size != (1.0, 1.0):
             rain = _warp(rain, draw[:, 4:8].view(-1, 2, 2))
         return rain * draw[:, 1, None, None, None].to(rain.dtype)
+
+
+def _to_another(random: np.random.Generator, batch: int) -> int:
+    """By how many places the batch is rolled so that each image gets another's; 0 where there is no other."""
+    return int(random.integers(1, batch)) if batch > 1 else 0
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:

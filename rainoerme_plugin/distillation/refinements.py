@@ -76,10 +76,6 @@ class StepRefinements(NamedTuple):
     def needs_teacher(self) -> bool:
         return self.teacher_rain or self.teacher_label
 
-    def part(self, number: int, parts: int) -> StepRefinements:
-        """Those of one of ``parts`` equal parts of the batch, counted from 0."""
-        return self if self.draw is None or parts == 1 else self._replace(draw=self.draw.chunk(parts)[number])
-
     def synthesise(self, clean: Tensor, rain: Tensor, rainy: Tensor, gain: float | Tensor) -> Tensor:
         """Clean images with the rain layers that were found in ``rainy``, varied; (B, 3, H, W) each."""
         if self.blend == "alpha":
@@ -132,18 +128,18 @@ class Refinements:
         if not 0 <= self.rain_share <= 1:
             raise ValueError(f"rain_share must be from 0 to 1, got {self.rain_share}")
 
-    def at(self, iteration: int, batch: int, seed: int = 0, parts: int = 1) -> StepRefinements:
+    def at(self, iteration: int, batch: int, seed: int = 0) -> StepRefinements:
         """Those of one iteration, from 1: a function of it and the seed alone. Tensors are on the CPU.
 
         Args:
-            iteration, batch, seed, parts: As of `RainVariation.draw`.
+            iteration, batch, seed: As of `RainVariation.draw`.
         """
         varies = not self.variation.does_nothing
         share = self.teacher.label_share(iteration)
         return StepRefinements(
             blend=self.blend,
             variation=self.variation if varies else None,
-            draw=self.variation.draw(iteration, batch, seed, parts) if varies else None,
+            draw=self.variation.draw(iteration, batch, seed) if varies else None,
             teacher_rain=self.teacher.rain and iteration > self.teacher.start,
             teacher_label=share > 0,
             label_share=share,

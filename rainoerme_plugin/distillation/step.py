@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +96,53 @@ def distillation_step(
     """
     if two_stages is None:
         two_stages = bool(weights.hard > 0)
+    trust = None if refined.confidence is None else refined.confidence(rainy, label)
+    first = _first_stage(network, rainy, label, criterion, two_stages, refined, teacher, trust)
+    loss = weights.soft * first.loss
+    if two_stages:
+        synthetic = refined.synthesise(clean, first.found, rainy, weights.gain)
+        hard_loss = criterion(network(synthetic), clean)
+        loss = loss + _hard_weight(weights, refined, first.rain, rainy, label) * hard_loss
+    else:
+        synthetic = clean
+        hard_loss = first.loss.new_zeros(())
+    return DistillationStep(
+        loss=loss,
+        soft_loss=first.loss.detach(),
+        hard_loss=hard_loss.detach(),
+        rainy=rainy,
+        label=label,
+        layer=first.layer.detach(),
+        rain=first.rain.detach(),
+        synthetic=synthetic,
+    )
+
+
+class _FirstStage(NamedTuple):
+    """What rainy images come to."""
+
+    layer: Tensor
+    rain: Tensor
+    """The refined layer."""
+    found: Tensor
+    """The rain that goes onto clean images: the refined layer, or the teacher's."""
+    loss: Tensor
+    """The soft loss."""
+
+    def detached(self) -> _FirstStage:
+        return _FirstStage(*(each.detach() for each in self))
+
+
+def _first_stage(
+    network: nn.Module,
+    rainy: Tensor,
+    label: Tensor,
+    criterion: Criterion,
+    two_stages: bool,
+    refined: StepRefinements,
+    teacher: nn.Module | None,
+    trust: Tensor | None,
+) -> _FirstStage:
     layers = network(rainy, layers=True)
     found, target = layers.refined, label
     if refined.teacher_label or (refined.teacher_rain and two_stages):
@@ -105,29 +154,17 @@ def distillation_step(
             found = taught.refined
         if refined.teacher_label:
             target = refined.mixed_label(label, rainy - taught.rain)
-    trust = {} if refined.confidence is None else {"weight": refined.confidence(rainy, label)}
-    soft_loss = criterion(rainy - layers.refined, target, **trust)
-    loss = weights.soft * soft_loss
-    if two_stages:
-        synthetic = refined.synthesise(clean, found, rainy, weights.gain)
-        hard_loss = criterion(network(synthetic), clean)
-        hard = weights.hard
-        if refined.rain_share:
-            hard = hard * refined.hard_factor(rain_energy(layers.refined.detach()), rain_energy(rainy - label))
-        loss = loss + hard * hard_loss
-    else:
-        synthetic = clean
-        hard_loss = soft_loss.new_zeros(())
-    return DistillationStep(
-        loss=loss,
-        soft_loss=soft_loss.detach(),
-        hard_loss=hard_loss.detach(),
-        rainy=rainy,
-        label=label,
-        layer=layers.rain.detach(),
-        rain=layers.refined.detach(),
-        synthetic=synthetic,
-    )
+    weight = {} if trust is None else {"weight": trust}
+    return _FirstStage(layers.rain, layers.refined, found, criterion(rainy - layers.refined, target, **weight))
+
+
+def _hard_weight(
+    weights: StepWeights, refined: StepRefinements, rain: Tensor, rainy: Tensor, label: Tensor
+) -> float | Tensor:
+    """What the hard loss weighs, where it may have to wait for the rain that is found in the whole batch."""
+    if not refined.rain_share:
+        return weights.hard
+    return weights.hard * refined.hard_factor(rain_energy(rain.detach()), rain_energy(rainy - label))
 
 
 def distillation_gradients(
@@ -149,8 +186,10 @@ def distillation_gradients(
 
     Args:
         network, rainy, label, clean, weights, criterion, two_stages, refined, teacher: As of `distillation_step`.
-        parts: Go through the batch in so many equal parts, one after the other: the same gradients (but for networks
-            with batch statistics) in so much less memory.
+        parts: Go through the batch in so many equal parts, one after the other: the same gradients in so much less
+            memory. They are the same but for rounding where the loss of a batch is the mean of its parts' losses
+            (weighted ones: by the sums of their weights), and the network takes each image by itself and draws
+            nothing: batch norms see the part.
         precision: ``torch.bfloat16`` or ``float16`` computes the network in it where PyTorch's autocast thinks it
             safe; None is float32. Losses are float32 either way.
         backward: Goes backward through the loss of each part; with a ``GradScaler``, through a multiple of it.
@@ -163,34 +202,54 @@ def distillation_gradients(
     """
     if len(rainy) % parts:
         raise ValueError(f"a batch of {len(rainy)} cannot be split into {parts} equal parts")
-    chunks = zip(rainy.chunk(parts), label.chunk(parts), clean.chunk(parts), strict=True)
-    steps = []
-    for number, chunk in enumerate(chunks, 1):
-        # Processes exchange their gradients once, with the last part.
-        apart = isinstance(network, DistributedDataParallel) and number < parts
-        with network.no_sync() if apart else nullcontext():  # type: ignore[operator]
-            with torch.autocast(rainy.device.type, precision, enabled=precision is not None):
-                its_own = refined.part(number - 1, parts)
-                step = distillation_step(network, *chunk, weights, criterion, two_stages, its_own, teacher)
-            backward(step.loss / parts)
-        steps.append(step)
-    return _joined(steps, rainy, label)
+    computing = partial(torch.autocast, rainy.device.type, precision, enabled=precision is not None)
+    if parts == 1:
+        with computing():
+            step = distillation_step(network, rainy, label, clean, weights, criterion, two_stages, refined, teacher)
+        backward(step.loss)
+        return replace(step, loss=step.loss.detach())
+    if two_stages is None:
+        two_stages = bool(weights.hard > 0)
+    # All first stages before the second ones: what is asked of the whole batch is then known.
+    trusts: Sequence[Tensor | None] = [None] * parts
+    shares: Sequence[float | Tensor] = [1 / parts] * parts
+    if refined.confidence is not None:
+        trust = refined.confidence(rainy, label).to(rainy.dtype)
+        trusts = trust.chunk(parts)
+        shares = [part.sum() / trust.sum().clamp(min=1e-12) for part in trust.chunk(parts)]
+    firsts = []
+    for number, (its_rainy, its_label) in enumerate(zip(rainy.chunk(parts), label.chunk(parts), strict=True), 1):
+        with _exchanging(network, number == parts and not two_stages):
+            with computing():
+                first = _first_stage(
+                    network, its_rainy, its_label, criterion, two_stages, refined, teacher, trusts[number - 1]
+                )
+            soft = weights.soft * shares[number - 1] * first.loss
+            # Processes exchange their gradients in the last backward pass, which must be through all parameters.
+            if number < parts or not two_stages:
+                backward(soft)
+        firsts.append(first.detached())
+    layer, rain, found = (torch.cat(images) for images in list(zip(*firsts, strict=True))[:3])
+    soft_loss = torch.stack([share * first.loss for share, first in zip(shares, firsts, strict=True)]).sum()
+    loss, hard_loss, synthetic = weights.soft * soft_loss, soft_loss.new_zeros(()), clean
+    if two_stages:
+        synthetic = refined.synthesise(clean, found, rainy, weights.gain)
+        hard_weight, hard_losses = _hard_weight(weights, refined, rain, rainy, label), []
+        for number, (its_synthetic, its_clean) in enumerate(
+            zip(synthetic.chunk(parts), clean.chunk(parts), strict=True), 1
+        ):
+            with _exchanging(network, number == parts):
+                with computing():
+                    its_loss = criterion(network(its_synthetic), its_clean)
+                hard = hard_weight * its_loss / parts
+                backward(hard if number < parts else soft + hard)
+            hard_losses.append(its_loss.detach())
+        hard_loss = torch.stack(hard_losses).mean()
+        loss = loss + hard_weight * hard_loss
+    return DistillationStep(loss, soft_loss, hard_loss, rainy, label, layer, rain, synthetic)
 
 
-def _joined(steps: list[DistillationStep], rainy: Tensor, label: Tensor) -> DistillationStep:
-    def mean(losses: list[Tensor]) -> Tensor:
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-
-    def whole(images: list[Tensor]) -> Tensor:
-        return images[0] if len(images) == 1 else torch.cat(images)
-
-    return DistillationStep(
-        loss=mean([step.loss.detach() for step in steps]),
-        soft_loss=mean([step.soft_loss for step in steps]),
-        hard_loss=mean([step.hard_loss for step in steps]),
-        rainy=rainy,
-        label=label,
-        layer=whole([step.layer for step in steps]),
-        rain=whole([step.rain for step in steps]),
-        synthetic=whole([step.synthetic for step in steps]),
-    )
+def _exchanging(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    """Whether processes exchange gradients in what goes forward and backward meanwhile."""
+    whole = getattr(network, "_orig_mod", network)  # of a compiled one
+    return nullcontext() if wanted or not isinstance(whole, DistributedDataParallel) else whole.no_sync()

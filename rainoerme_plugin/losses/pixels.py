@@ -1,7 +1,8 @@
 """Losses beside SSIM: of values, of their differences from pixel to pixel, of frequencies.
 
 All compare floating-point images (B, C, H, W) in [0, 1], compute half precision in float32, give a scalar, and take
-weights (B, 1, H, W) as `weighted_mean` does.
+weights (B, 1, H, W) as `weighted_mean` does: a batch's loss is the mean of its parts' losses by the sums of their
+weights, which `distillation_gradients` goes by.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .weighted import weighted_mean
+from .weighted import mean_one, weighted_mean
 
 
 def _same(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,8 @@ def charbonnier(image: Tensor, target: Tensor, *, eps: float = 1e-12, weight: Te
 def gradient_difference(image: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """How far edges differ: the mean absolute difference of differences between neighbours, across and down.
 
-    Half the mean across plus half the mean down. Two neighbours count by the mean of their weights.
+    Half the mean across plus half the mean down. Two neighbours count by the mean of their weights, which are divided
+    by their mean before.
 
     Raises:
         ValueError: The shapes differ, are not (B, C, H, W), or a side is a single pixel.
@@ -45,13 +47,13 @@ def gradient_difference(image: Tensor, target: Tensor, *, weight: Tensor | None 
     if min(image.shape[-2:]) < 2:
         raise ValueError(f"images must be at least 2x2 pixels, got {tuple(image.shape[-2:])}")
     difference = image - target
+    weight = None if weight is None else mean_one(difference, weight)
     total = difference.new_zeros(())
     for axis in (-1, -2):
-        size = difference.shape[axis]
-        pairs = None
+        steps, size = difference.diff(dim=axis).abs(), difference.shape[axis]
         if weight is not None:
-            pairs = (weight.narrow(axis, 1, size - 1) + weight.narrow(axis, 0, size - 1)) / 2
-        total = total + weighted_mean(difference.diff(dim=axis).abs(), pairs) / 2
+            steps = steps * (weight.narrow(axis, 1, size - 1) + weight.narrow(axis, 0, size - 1)) / 2
+        total = total + steps.mean() / 2
     return total
 
 
@@ -76,8 +78,7 @@ def frequency_difference(
     # Not in half precision, whose transforms only take sizes that are powers of two.
     with torch.autocast(image.device.type, enabled=False):
         if weight is not None:
-            weight = weight.to(image.dtype)
-            weight = weight / weight.mean().clamp(min=1e-12)
+            weight = mean_one(image, weight)
             image, target = image * weight, target * weight
         if part == "complex":
             return torch.view_as_real(torch.fft.rfft2(image - target, norm="ortho")).abs().mean()

@@ -17,10 +17,27 @@ def weighted_mean(values: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     if weight is None:
         return values.mean()
+    weight = _checked(values, weight)
+    total = weight.sum() * (values.shape[1] // weight.shape[1])
+    return (values * weight).sum() / total.clamp(min=1e-12)
+
+
+def mean_one(values: Tensor, weight: Tensor) -> Tensor:
+    """Weights divided by their mean, so that what is multiplied by them needs nothing but a plain mean.
+
+    Args:
+        values, weight: As of `weighted_mean`.
+
+    Raises:
+        ValueError: The weights are not of such a shape.
+    """
+    weight = _checked(values, weight)
+    return weight / weight.mean().clamp(min=1e-12)
+
+
+def _checked(values: Tensor, weight: Tensor) -> Tensor:
     if weight.dim() != 4 or weight.shape[1] not in (1, values.shape[1]) or weight.shape[2:] != values.shape[2:]:
         raise ValueError(
             f"weight must be (B, 1, H, W) or (B, C, H, W) of {tuple(values.shape)}, got {tuple(weight.shape)}"
         )
-    weight = weight.to(values.dtype)
-    total = weight.sum() * (values.shape[1] // weight.shape[1])
-    return (values * weight).sum() / total.clamp(min=1e-12)
+    return weight.to(values.dtype)

@@ -25,7 +25,7 @@ from ..distillation.step import DistillationStep, distillation_step
 from ..errors import OptionError
 from ..options import StepOptions, read_section
 from ..registry import MODELS
-from ..training.distiller import Distiller, backbone_of, check_trainable, named_losses, own_seed
+from ..training.distiller import Distiller, backbone_of, check_criterion, check_trainable, named_losses, own_seed
 from ..training.skips import Skips
 from ..weights import load_weights
 
@@ -109,6 +109,7 @@ class DistillationModel(BaseModel):
             found[0].requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.criterion = loss if isinstance(loss, nn.Module) else _build_loss(loss or {"type": "SSIMLoss"})
+        check_criterion(self.criterion, self.options)
         self.schedule, self.refinements = self.options.distillation.build(), self.options.distillation.refinements()
         self.tile = None if tile == "auto" else int(tile)
         self.skips = Skips(self.options.nonfinite_limit, Path("nonfinite"), _warn)
@@ -136,6 +137,8 @@ class DistillationModel(BaseModel):
             return self._predict(inputs, data_samples)
         if mode == "tensor":
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
+        if self.options.accumulation > 1:
+            raise OptionError("model.accumulation: not where all of a step is one forward pass (FSDP, DeepSpeed)")
         rainy, label, clean = (as_floats(image) for image in inputs)
         refined = self.refinements.at(self.iteration, len(rainy), own_seed(self.seed))
         self.last = step = distillation_step(

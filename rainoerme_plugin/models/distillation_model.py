@@ -20,7 +20,7 @@ from ..distillation.graphs import Images
 from ..options import DistillationTrainOptions, Section, check_refinements, read_section
 from ..processes import mean_of_processes
 from ..registered.lr_scheduler import build_schedule
-from ..training.distiller import Distiller, backbone_of, check_trainable, named_losses, try_crop
+from ..training.distiller import Distiller, backbone_of, check_criterion, check_trainable, named_losses, try_crop
 from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
@@ -47,7 +47,9 @@ class DistillationModel(DerainingModel):
         self.skips = Skips(
             options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite", warn
         )
-        self.criterion = build_loss(options.loss_opt).to(self.device)
+        criterion = build_loss(options.loss_opt)
+        check_criterion(criterion, options)
+        self.criterion = criterion.to(self.device)
         self.ema_decay = options.ema_decay
         if self.ema_decay > 0:
             self.net_g_ema = deepcopy(bare)

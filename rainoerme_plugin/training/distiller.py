@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..archs.adapt import is_out_of_memory
 from ..archs.distillation_net import DistillationNet
@@ -39,8 +40,7 @@ class Distiller:
         warn: Is told what is given up.
 
     Raises:
-        OptionError: ``train.backbone`` is given, and the network has none, or ``train.distillation.confidence``, and
-            the criterion takes no weights.
+        OptionError: ``train.backbone`` is given, and the network has none.
     """
 
     def __init__(
@@ -60,12 +60,10 @@ class Distiller:
         self._frozen_until = 0.0 if found is None else inf if found[1].lr_factor == 0 else found[1].freeze_iter
         device = next(bare.parameters()).device
         self._refinements = options.distillation.refinements()
-        if (
-            self._refinements.confidence
-            and "weight" not in inspect.signature(getattr(criterion, "forward", criterion)).parameters
-        ):
-            raise OptionError(
-                f"train.distillation.confidence: {type(criterion).__name__} takes no weights; SSIMLoss and SumLoss do"
+        if options.accumulation > 1 and any(isinstance(part, _BatchNorm) for part in bare.modules()):
+            warn(
+                "train.accumulation: network_g has batch norms, which see one part of a batch at a time: the gradients "
+                "are not those of the batch"
             )
         self._on_device = OnDevice(device)
         self._refined: StepRefinements = PAPER
@@ -114,7 +112,7 @@ class Distiller:
         frozen = iteration <= self._frozen_until
         if self._backbone is not None:
             self._backbone.train(not frozen)
-        refined = self._refinements.at(iteration, len(images[0]), own_seed(seed), self._accumulation)
+        refined = self._refinements.at(iteration, len(images[0]), own_seed(seed))
         self._refined, self._teacher = self._on_device(refined), teacher
         step = None
         if self.graphs is not None and not keep and backward is None:
@@ -260,6 +258,36 @@ def check_trainable(network: nn.Module, kind: str, options: StepOptions, batch: 
         raise OptionError(
             f"train.accumulation: a batch of {batch} cannot be split into {options.accumulation} equal parts"
         )
+
+
+@torch.no_grad()
+def check_criterion(criterion: Criterion, options: StepOptions) -> None:
+    """See whether a loss of two batches of images can be trained with as these options say.
+
+    Raises:
+        OptionError: It takes no weights, which ``train.distillation.confidence`` needs, or it is not the mean of the
+            losses of a batch's parts, by the sums of their weights, by which ``train.accumulation`` goes.
+    """
+    name, confident = type(criterion).__name__, options.distillation.confidence.enabled
+    if confident and "weight" not in inspect.signature(getattr(criterion, "forward", criterion)).parameters:
+        raise OptionError(f"train.distillation.confidence: {name} takes no weights; SSIMLoss and SumLoss do")
+    if options.accumulation == 1:
+        return
+    image, target = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([0.2, 1.0]).view(2, 1, 1, 1).expand(2, 1, 16, 16)
+    for weights in (None, weight) if confident else (None,):
+        shares = (0.5, 0.5) if weights is None else (0.2 / 1.2, 1.0 / 1.2)
+        given: dict[str, Tensor] = {} if weights is None else {"weight": weights}
+        whole = criterion(image, target, **given)
+        parts = [
+            share * criterion(image[n : n + 1], target[n : n + 1], **{k: v[n : n + 1] for k, v in given.items()})
+            for n, share in enumerate(shares)
+        ]
+        if not torch.isclose(whole, torch.stack(parts).sum(), rtol=1e-4, atol=1e-6):
+            raise OptionError(
+                f"train.accumulation: the loss of a batch by {name} is not the mean of its parts' losses, so that the "
+                "gradients would be others than the batch's; take reduction: mean, another loss, or accumulation: 1"
+            )
 
 
 @torch.no_grad()

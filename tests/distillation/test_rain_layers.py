@@ -126,17 +126,38 @@ def test_draws_stay_in_their_ranges_and_fill_them() -> None:
     assert abs(float((drawn[:, 9] > 0).double().mean()) - 0.5) < 0.04
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_layers_move_to_another_image_of_their_own_part(parts: int) -> None:
+def test_layers_move_to_another_image_of_the_batch() -> None:
     for iteration in range(1, 20):
-        whose = RainVariation(move=True).draw(iteration, 8, parts=parts)[:, 0].long().reshape(parts, -1)
-        places = torch.arange(8 // parts)
-        assert (whose != places).all()
-        assert all(sorted(row.tolist()) == places.tolist() for row in whose)
+        whose = RainVariation(move=True).draw(iteration, 8)[:, 0].long()
+        assert (whose != torch.arange(8)).all()
+        assert sorted(whose.tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("move", [False, True])
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_the_second_layer_is_another_images_than_the_first(batch: int, move: bool) -> None:
+    variation, pairs = RainVariation(move=move, two=1.0), set()
+    for iteration in range(1, 200):
+        draw = variation.draw(iteration, batch)
+        assert (draw[:, 0] != draw[:, 8]).all()
+        pairs |= set(zip(draw[:, 0].tolist(), draw[:, 8].tolist(), strict=True))
+    assert len(pairs) == batch * (batch - 1)  # every other one, in turn
 
 
 def test_a_single_image_keeps_its_layer() -> None:
     assert RainVariation(move=True).draw(1, 1)[0, 0] == 0
+
+
+@pytest.mark.parametrize("flips", [{}, {"flip": True}, {"flip": True, "upturn": True}], ids=str)
+def test_the_second_layer_of_a_single_image_is_the_first_turned_by_half(flips: dict[str, bool]) -> None:
+    rain, variation = layers(1), RainVariation(two=1.0, **flips)
+    for iteration in range(1, 9):
+        draw = variation.draw(iteration, 1)
+        first = draw.clone()
+        first[:, 9] = 0
+        varied = variation(rain, draw)
+        first_layer = variation(rain, first)
+        torch.testing.assert_close(varied - first_layer, first_layer.rot90(2, (-2, -1)))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rainoerme_plugin.distillation.refinements import PAPER, OnDevice, Refinemen
 from rainoerme_plugin.distillation.schedule import StepWeights
 from rainoerme_plugin.distillation.step import distillation_gradients, distillation_step
 from rainoerme_plugin.losses.ssim import SSIMLoss
+from rainoerme_plugin.losses.total import SumLoss
 
 
 class TwoNumbers(nn.Module):
@@ -209,17 +210,81 @@ def test_confidence_weighs_the_soft_loss_alone() -> None:
     torch.testing.assert_close(soft, torch.full((2, 1, 4, 4), torch.e**-1.0))
 
 
-def test_in_parts_the_synthetic_images_are_those_that_the_draw_says() -> None:
-    rainy, label, clean = torch.rand(3, 4, 3, 8, 8)
-    refined = Refinements(variation=RainVariation(move=True, flip=True, two=0.5)).at(3, batch=4, parts=2)
-    step = distillation_gradients(
-        TwoNumbers(0.3, 1.0), rainy, label, clean, StepWeights(1, 1, 1), nn.MSELoss(), refined=refined, parts=2
+EVERY_LOSS = [
+    {"type": kind, **more}
+    for kind, more in (
+        ("SSIMLoss", {}),
+        ("CharbonnierLoss", {}),
+        ("GradientLoss", {}),
+        ("FrequencyLoss", {}),
+        ("FrequencyLoss", {"part": "amplitude"}),
     )
-    assert refined.variation is not None
-    assert refined.draw is not None
-    for part in (slice(0, 2), slice(2, 4)):
-        oracle = clean[part] + refined.variation(0.3 * rainy[part], refined.draw[part])
-        torch.testing.assert_close(step.synthetic[part], oracle.clamp(0, 1))
+]
+REFINED: dict[str, Refinements] = {
+    "paper": Refinements(),
+    "screen": Refinements(blend="screen"),
+    "alpha": Refinements(blend="alpha"),
+    "move": Refinements(variation=RainVariation(move=True)),
+    "two": Refinements(variation=RainVariation(two=0.9)),
+    "varied": Refinements(variation=RainVariation(flip=True, upturn=True, turn=10, strength=(0.5, 2), size=(0.8, 1.4))),
+    "teacher's rain": Refinements(teacher=Teacher(rain=True)),
+    "teacher's label": Refinements(teacher=Teacher(label_weight=0.6)),
+    "confidence": Refinements(confidence=Confidence(floor=0.1)),
+    "rain_share": Refinements(rain_share=0.35),
+    "everything": Refinements(
+        "alpha",
+        RainVariation(move=True, flip=True, turn=5, two=0.5),
+        Teacher(rain=True, label_weight=0.3),
+        Confidence(floor=0.0),
+        0.35,
+    ),
+}
+
+
+@pytest.mark.parametrize("hard", [0.0, 2.5], ids=["warm-up", "both stages"])
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("name", REFINED)
+def test_in_parts_gradients_and_figures_are_those_of_the_whole_batch(name: str, parts: int, hard: float) -> None:
+    rainy, label, clean = _unlike_images()
+    steps, gradients = [], []
+    for number in (1, parts):
+        network, teacher = _lively(0), _lively(1).eval()
+        refined = REFINED[name].at(500, batch=4, seed=3)
+        if refined.draw is not None:
+            refined = refined._replace(draw=refined.draw.double())
+        steps.append(
+            distillation_gradients(
+                network, rainy, label, clean, StepWeights(0.6, hard, 1.3), SumLoss(EVERY_LOSS).double(),
+                refined=refined, teacher=teacher, parts=number,
+            )
+        )  # fmt: skip
+        gradients.append(
+            torch.cat([parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None])
+        )
+    whole, apart = gradients
+    assert whole.shape == apart.shape
+    assert float((apart - whole).abs().max() / whole.abs().max()) < 1e-12
+    for figure in ("loss", "soft_loss", "hard_loss", "rain", "layer", "synthetic", "rain_energy"):
+        torch.testing.assert_close(getattr(steps[1], figure), getattr(steps[0], figure), rtol=1e-12, atol=1e-12)
+    if name == "rain_share" and hard:  # which has its say here, and would say something else of each part
+        share = float(steps[0].loss - 0.6 * steps[0].soft_loss) / (hard * float(steps[0].hard_loss))
+        assert 0.1 < share < 0.9
+
+
+def _unlike_images() -> tuple[Tensor, Tensor, Tensor]:
+    """Four rainy crops whose rain is of all strengths, so that no part of the batch is like the whole."""
+    generator = torch.Generator().manual_seed(3)
+    rainy, label, clean = torch.rand(3, 4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    strengths = torch.tensor([0.02, 0.1, 0.4, 0.9], dtype=torch.float64).view(4, 1, 1, 1)
+    return rainy, torch.lerp(rainy, label, strengths), clean
+
+
+def _lively(seed: int) -> RainOerMeNet:
+    torch.manual_seed(seed)
+    network = RainOerMeNet(channels=4).double()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.14)
+    return network
 
 
 def test_numbers_stay_at_one_place_of_the_device() -> None:
