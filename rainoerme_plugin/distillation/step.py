@@ -191,7 +191,7 @@ def distillation_gradients(
             (weighted ones: by the sums of their weights), and the network takes each image by itself and draws
             nothing: batch norms see the part.
         precision: ``torch.bfloat16`` or ``float16`` computes the network in it where PyTorch's autocast thinks it
-            safe; None is float32. Losses are float32 either way.
+            safe; None is float32, or what an autocast around this says. Losses are float32 either way.
         backward: Goes backward through the loss of each part; with a ``GradScaler``, through a multiple of it.
 
     Returns:
@@ -202,7 +202,7 @@ def distillation_gradients(
     """
     if len(rainy) % parts:
         raise ValueError(f"a batch of {len(rainy)} cannot be split into {parts} equal parts")
-    computing = partial(torch.autocast, rainy.device.type, precision, enabled=precision is not None)
+    computing = nullcontext if precision is None else partial(torch.autocast, rainy.device.type, precision)
     if parts == 1:
         with computing():
             step = distillation_step(network, rainy, label, clean, weights, criterion, two_stages, refined, teacher)

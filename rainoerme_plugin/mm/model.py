@@ -193,23 +193,33 @@ class DistillationModel(BaseModel):
                 else None,
             )
         self.last = step
-        scaler = distiller.scaler
-        if scaler.is_enabled():
-            scaler.unscale_(optim_wrapper)
-        finite_loss, finite_gradients = distiller.finite(step)
-        self.stepped = finite_loss and (finite_gradients or scales)
-        if finite_loss and not finite_gradients and scaler.is_enabled():
-            scaler.update()
-        elif not self.stepped:
-            distiller.skip(step, images, self.iteration, prepared["data_samples"])
-        elif scaler.is_enabled():
-            scaler.step(optim_wrapper)
-            scaler.update()
-        elif optim_wrapper.should_update():
-            optim_wrapper.step()
-            if accumulates:
-                optim_wrapper.zero_grad()
+        paths = prepared["data_samples"]
+        if scales:
+            self.stepped = self._step_by(optim_wrapper, step, images, paths)
+        else:
+            self.stepped = distiller.may_step(step, images, self.iteration, paths, optim_wrapper)
+            if self.stepped and distiller.scaler.is_enabled():
+                distiller.scaler.step(optim_wrapper)
+                distiller.scaler.update()
+            elif self.stepped and optim_wrapper.should_update():
+                optim_wrapper.step()
+                if accumulates:
+                    optim_wrapper.zero_grad()
         return {"loss": step.loss, **named_losses(step)}
+
+    def _step_by(self, optim_wrapper: Any, step: DistillationStep, images: Images, paths: Mapping[str, Any]) -> bool:
+        """Step by a wrapper that scales losses itself and leaves out what overflows, and count what no scale mends."""
+        distiller, scale = self._distiller, optim_wrapper.loss_scaler.get_scale()
+        assert distiller is not None
+        finite_loss, finite_gradients = distiller.finite(step)
+        if finite_loss and optim_wrapper.should_update():
+            optim_wrapper.step()  # which lowers the scale where it must, if it is no fixed one
+            if optim_wrapper._accumulative_counts > 1:
+                optim_wrapper.zero_grad()
+        searches = scale > 1 and getattr(optim_wrapper, "_scale_update_param", None) is None
+        if not finite_loss or not (finite_gradients or searches):
+            distiller.skip(step, images, self.iteration, paths)
+        return finite_loss and finite_gradients
 
     @property
     def teacher(self) -> nn.Module | None:

@@ -101,13 +101,7 @@ class DistillationModel(DerainingModel):
         distiller, scaler = self.distiller, self.distiller.scaler
         teacher = getattr(self, "net_g_ema", None)
         self._step = step = distiller.gradients(self.images, weights, current_iter, seed, teacher)
-        scaler.unscale_(self.optimizer_g)
-        finite_loss, finite_gradients = distiller.finite(step)
-        if finite_loss and not finite_gradients and scaler.is_enabled():
-            scaler.update()  # the factor was too large, which is how it is found; the step is done without
-            return
-        if not (finite_loss and finite_gradients):
-            distiller.skip(step, self.images, current_iter, self._paths)
+        if not distiller.may_step(step, self.images, current_iter, self._paths, self.optimizer_g):
             return
         scaler.step(self.optimizer_g)
         scaler.update()

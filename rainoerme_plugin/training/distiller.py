@@ -186,8 +186,37 @@ class Distiller:
         loss, gradient = finite.tolist()
         return bool(loss), bool(gradient)
 
+    def may_step(
+        self, step: DistillationStep, images: Images, iteration: int, paths: Mapping[str, Any], optimizer: Any
+    ) -> bool:
+        """Whether an optimiser may step by the gradients, which are no longer multiples of the loss's then.
+
+        Where it may not, everything is left as it was before. Too large a scale of float16 makes gradients of a finite
+        loss overflow, which is how it is found: such a step lowers it, and is not counted while it is above 1.
+
+        Args:
+            step, images, iteration: What was computed of what, when.
+            paths: Where the images are from.
+            optimizer: The one that is to step, or its wrapper.
+
+        Raises:
+            NonFiniteError: It was one skipped step too many.
+        """
+        self.scaler.unscale_(optimizer)
+        finite_loss, finite_gradients = self.finite(step)
+        if finite_loss and finite_gradients:
+            return True
+        scale = self.scaler.get_scale()
+        # What the loss itself does not bring forth is no reason to change the scale.
+        self.scaler.update(None if finite_loss else scale)
+        if finite_loss and self.scaler.is_enabled() and scale > 1:
+            self.bare.zero_grad(set_to_none=True)
+            return False
+        self.skip(step, images, iteration, paths)
+        return False
+
     def skip(self, step: DistillationStep, images: Images, iteration: int, paths: Mapping[str, Any]) -> None:
-        """Leave everything as it was before a step whose numbers went wrong.
+        """Leave out a step whose numbers went wrong.
 
         Raises:
             NonFiniteError: It was one too many.

@@ -246,6 +246,16 @@ def test_in_bfloat16_networks_compute_in_it_and_losses_in_float32() -> None:
     assert 0.99 < likeness < 1 - 1e-7
 
 
+def test_an_autocast_around_a_step_is_left_on() -> None:
+    network, images = lively_network(torch.float32), images_of(torch.float32)
+    seen: list[torch.dtype] = []
+    network.block2.conv1.dilated_conv.register_forward_hook(lambda module, given, result: seen.append(result.dtype))
+    for parts in (1, 2):
+        with torch.autocast("cpu", torch.bfloat16):
+            distillation_gradients(network, *images, StepWeights(0.6, 2.5, 1.3), SSIMLoss(), parts=parts)
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_a_batch_that_cannot_be_split_is_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 4 cannot be split into 3 equal parts"):
         distillation_gradients(

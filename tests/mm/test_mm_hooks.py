@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from both import ENGINES, LEARNING, by_mmengine, folder
+from mmengine.optim import OptimWrapper
 from PIL import Image
 from tiny import tiny_data, tiny_options
 from torch import nn
@@ -232,6 +233,41 @@ def test_too_many_end_the_run_with_the_batch_in_its_folder(data: Path, monkeypat
     batch = torch.load(folder(data) / "nonfinite" / "5_process_0.pth", weights_only=True)
     assert batch["rainy"].shape == (2, 3, 24, 24)
     assert all(Path(path).is_file() for path in batch["rainy_path"] + batch["clean_path"])
+
+
+class Scaling(OptimWrapper):
+    """What mmengine's AmpOptimWrapper does, which is for GPUs alone."""
+
+    _scale_update_param: float | None = None
+
+    def __init__(self, scale: float | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._scale_update_param = scale
+        self.loss_scaler = torch.amp.GradScaler("cpu", init_scale=scale or 16.0)
+
+    def backward(self, loss: torch.Tensor, **_: Any) -> None:
+        self.loss_scaler.scale(loss).backward()
+        self._inner_count += 1
+
+    def step(self, **_: Any) -> None:
+        self.loss_scaler.step(self.optimizer)
+        self.loss_scaler.update(self._scale_update_param)
+
+
+@pytest.mark.parametrize(("scale", "uncounted"), [(None, 4), (64.0, 0)], ids=["found", "fixed"])
+def test_a_wrapper_that_scales_losses_itself_is_no_excuse(tmp_path: Path, scale: float | None, uncounted: int) -> None:
+    model = DistillationModel(NETWORK, nonfinite_limit=2)
+    model.network.outc[0].weight.register_hook(lambda gradient: gradient * float("nan"))
+    model.skips.folder, model.weights = tmp_path, StepWeights(1.0, 0.0, 1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    wrapper = Scaling(scale, optimizer=optimizer)
+    batch = {name: torch.rand(2, 3, 16, 16) for name in ("rainy", "label", "clean")}
+    for _ in range(uncounted + 2):
+        model.train_step(batch, wrapper)
+        assert not model.stepped
+    assert model.skips.count == 2
+    with pytest.raises(NonFiniteError, match=r"gradient of outc\.0\.weight is NaN.*3 steps went like that"):
+        model.train_step(batch, wrapper)
 
 
 # --- pictures ---

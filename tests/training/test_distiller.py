@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.distillation.schedule import StepWeights
-from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.errors import NonFiniteError, OptionError
 from rainoerme_plugin.losses.total import LOSSES, SumLoss
 from rainoerme_plugin.options import StepOptions, read_section
 from rainoerme_plugin.training.distiller import Distiller, check_criterion
@@ -90,3 +90,78 @@ def test_batch_norms_that_see_a_part_are_told() -> None:
     distiller(DistillationNet(Normed()), options(accumulation=2), told)
     assert len(told) == 1
     assert "train.accumulation: network_g has batch norms" in told[0]
+
+
+# --- numbers that go wrong ---
+
+
+class Broken(nn.Module):
+    """A loss that is a number, with gradients that are none, from a step on and for so many steps; or no number."""
+
+    def __init__(self, start: int = 1, steps: int = 10**6, itself: bool = False) -> None:
+        super().__init__()
+        self.broken, self.itself, self.count = range(start, start + steps), itself, 0
+
+    def forward(self, image: Tensor, target: Tensor) -> Tensor:
+        self.count += 1
+        loss: Tensor = LOSSES["SSIMLoss"]()(image, target)
+        if self.count in self.broken:
+            if self.itself:
+                return loss * float("nan")
+            return loss + torch.sqrt((image - image.detach()).abs()).sum()  # 0, and infinitely steep
+        return loss
+
+
+def train(distiller: Distiller, steps: int) -> tuple[list[bool], list[float]]:
+    """Whether each of so many steps was one, and the scale after it."""
+    network = distiller.bare
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    done, scales = [], []
+    for iteration in range(1, steps + 1):
+        step = distiller.gradients(images(), StepWeights(1.0, 0.0, 1.0), iteration)
+        may = distiller.may_step(step, images(), iteration, {}, optimizer)
+        if may:
+            distiller.scaler.step(optimizer)
+            distiller.scaler.update()
+        done.append(may)
+        scales.append(distiller.scaler.get_scale())
+    return done, scales
+
+
+@pytest.mark.parametrize(("precision", "uncounted"), [("float32", 0), ("bfloat16", 0), ("float16", 16)])
+def test_gradients_that_are_never_numbers_end_the_run_in_every_precision(
+    tmp_path: Path, precision: str, uncounted: int
+) -> None:
+    told: list[str] = []
+    network = RainOerMeNet(4)
+    before = [parameter.clone() for parameter in network.parameters()]
+    skips = Skips(2, tmp_path, told.append)
+    broken = Distiller(network, network, Broken(), options(precision=precision), skips, told.append)
+    train(broken, uncounted + 2)  # from 65,536 down to 1 the scale may have been too large
+    assert [line.partition(":")[0] for line in told] == [f"iteration {uncounted + 1}", f"iteration {uncounted + 2}"]
+    assert "gradient of" in told[0]
+    assert "is NaN" in told[0]
+    with pytest.raises(NonFiniteError, match="3 steps went like that"):
+        train(broken, 1)
+    assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_some_such_steps_are_left_out_and_training_goes_on() -> None:
+    told: list[str] = []
+    network, given = RainOerMeNet(4), options(precision="float16")
+    done, scales = train(Distiller(network, network, Broken(3, 2), given, Skips(2, Path(), told.append), print), 6)
+    assert done == [True, True, False, False, True, True]
+    assert scales == [65536, 65536, 32768, 16384, 16384, 16384]
+    assert told == []
+
+
+def test_a_loss_that_is_no_number_is_counted_and_leaves_the_scale_of_float16() -> None:
+    told: list[str] = []
+    network, given = RainOerMeNet(4), options(precision="float16")
+    broken = Broken(2, 1, itself=True)
+    done, scales = train(Distiller(network, network, broken, given, Skips(2, Path(), told.append), print), 4)
+    assert done == [True, False, True, True]
+    assert scales == [65536] * 4
+    assert len(told) == 1
+    assert "iteration 2: the soft loss is NaN" in told[0]
