@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from pathlib import Path
 
 import torch
@@ -47,6 +48,18 @@ def devices_there() -> list[str]:
     if torch.cuda.is_available():
         found += [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cuda"]
     return found
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU or of this machine's processor, as far as it tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
 
 
 def wait(device: torch.device) -> None:

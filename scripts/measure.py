@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from rainoerme_plugin.devices import read_kib, wait
+from rainoerme_plugin.devices import device_name, read_kib, wait
 
 _PACKAGES = ("torch", "numpy", "opencv-python", "scipy", "lmdb", "pillow")
 
@@ -37,24 +36,12 @@ def _version(package: str) -> str | None:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Where a figure was measured: device, threads and versions."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = _processor()
     return {
-        "device": f"{device.type}: {name}",
+        "device": f"{device.type}: {device_name(device)}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in _PACKAGES},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def emit(benchmark: str, device: torch.device, **values: Any) -> None:

@@ -20,7 +20,7 @@ from ..archs.runner import Runner
 from ..archs.tiles import WHOLE
 from ..config import Request, read_options
 from ..data.sources import Track
-from ..devices import bound_memory, pick_device
+from ..devices import bound_memory, device_name, pick_device
 from ..errors import DataError, OptionError
 from ..processes import claimed, join_processes, leave_processes, losses_told
 from ..progress import track
@@ -137,7 +137,7 @@ def _environment(device: torch.device, precision: str) -> dict[str, str | int | 
         **{package: _version(package) for package in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
@@ -150,19 +150,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()
-
-
 def _costs(
     methods: Sequence[Method], options: BenchmarkOptions, device: torch.device, records: Records
 ) -> dict[str, list[Cost]]:
@@ -172,7 +159,8 @@ def _costs(
     found: dict[str, list[Cost]] = {}
     costly = [method for method in methods if method.network is not None or isinstance(method.options, FilterMethod)]
     for method in track(costly, len(costly), "measuring costs"):
-        place = (device.type, _device_name(device), _processor(), torch.get_num_threads(), options.precision)
+        names = (device_name(device), device_name(torch.device("cpu")))
+        place = (device.type, *names, torch.get_num_threads(), options.precision)
         # Tiles change what large images cost, and no results; what is known of smaller ones stays known.
         is_cut = method.tile is not None or any(height * width > WHOLE for height, width in options.cost.sizes)
         tiles = (f"tiles {method.tile}",) if method.network is not None and is_cut else ()

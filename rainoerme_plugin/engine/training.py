@@ -20,6 +20,7 @@ from ..processes import claimed, first_decides, gather, leave_processes, losses_
 from ..progress import bar
 from ..training.checkpoints import Checkpoint, changes, networks_of, prune
 from ..training.continuing import find_checkpoint, retreat, with_warmup
+from ..training.environment import changed_environment, environment
 from ..training.failures import telling
 from ..training.opening import open_folder, settle_seed
 from ..training.random_states import random_states, set_random_states, undisturbed
@@ -154,6 +155,8 @@ class _Run:
         differences = changes(state["options"], self.opt["asked"]) if "options" in state else []
         for difference in differences:
             self.logger.warning(f"changed since the checkpoint: {difference}")
+        if told := changed_environment(state.get("environment") or {}, environment(self.device)):
+            self.logger.warning(told)
         changed = any(text.startswith(("train.optim_", "train.scheduler")) for text in differences)
         states = state.get("random") or []
         try:
@@ -181,6 +184,7 @@ class _Run:
             "samples": self.samples,
             "random": self._random_states,
             "options": self.opt["asked"],
+            "environment": environment(self.device),
             "best": getattr(self.model, "best_metric_results", {}),
             "model": self._model_states[0],
             "model_elsewhere": self._model_states[1:],

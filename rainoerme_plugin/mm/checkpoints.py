@@ -1,9 +1,9 @@
 """mmengine's checkpoints, made such that they load safely, here and with BasicSR's engine, and derain as they are.
 
 Beside what mmengine saves, one holds the network as BasicSR's checkpoints do (``params``, ``params_ema`` and further
-parts; the tensors are the same, and are stored once), the number of skipped steps, and the states of the random
-generators of all processes (of the first one, where mmengine's own runners save). Only tensors and plain types are in
-it: PyTorch loads it with ``weights_only=True``.
+parts; the tensors are the same, and are stored once), the number of skipped steps, what else decides about digits
+(`training.environment`), and the states of the random generators of all processes (of the first one, where mmengine's
+own runners save). Only tensors and plain types are in it: PyTorch loads it with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..processes import first_decides, rank_and_world
 from ..training.checkpoints import Checkpoint
+from ..training.environment import changed_environment, environment
 from ..training.random_states import random_states, set_random_states
 from ..weights import checkpoint_of, find_state_dict, read_checkpoint, save_checkpoint
 from .hooks import model_of
@@ -90,6 +91,7 @@ class SafeCheckpointHook(Hook):
         checkpoint["random"] = getattr(runner, "random_states", None) or [
             random_states(next(model.parameters()).device)
         ]
+        checkpoint["environment"] = environment(next(model.parameters()).device)
         checkpoint.update(went_back=self._went_back, warmup=self._warmup)
         if self._options is not None:
             checkpoint["options"] = dict(self._options)
@@ -113,6 +115,9 @@ class SafeCheckpointHook(Hook):
                     checkpoint["state_dict"][name.removeprefix(EMA)] = value
         model = model_of(runner)
         model.set_more_state(checkpoint.get("distillation") or {})
+        now = environment(next(model.parameters()).device)
+        if told := changed_environment(checkpoint.get("environment") or {}, now):
+            runner.logger.warning(told)
         states = checkpoint.get("random") or []
         if len(states) == rank_and_world()[1]:
             set_random_states(states[rank_and_world()[0]], next(model.parameters()).device)
@@ -143,6 +148,7 @@ def as_mmengine(checkpoint: Checkpoint, model: DistillationModel) -> dict[str, A
         "distillation": own,
         "collapse_guard": own.pop("guard", None),
         "random": state.get("random") or [],
+        "environment": state.get("environment") or {},
     }
     if "params_ema" in saved:
         averaged = {EMA + name: value for name, value in found["state_dict"].items()}

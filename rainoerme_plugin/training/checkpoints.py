@@ -43,6 +43,7 @@ class _State(BaseModel):
     samples: Annotated[int, Field(ge=0)] = 0
     random: list[dict[str, Any]] = []
     options: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
     best: dict[str, dict[str, dict[str, Any]]] = {}
     model: dict[str, Any] = {}
     model_elsewhere: list[dict[str, Any]] = []
@@ -139,6 +140,7 @@ def _from_mmengine(found: Any) -> Any:
         "schedulers": found.get("param_schedulers") or [],
         "random": found.get("random") or [],
         "options": found.get("options") or {},
+        "environment": found.get("environment") or {},
         "model": {**found["distillation"], "guard": found.get("collapse_guard")},
         "went_back": found.get("went_back", 0),
         "warmup": found.get("warmup"),

@@ -16,6 +16,7 @@ from tiny import OPTIONS, tiny_data, tiny_options, write_images
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.training.checkpoints import changes, last_good, prune
+from rainoerme_plugin.training.environment import changed_environment, environment
 from rainoerme_plugin.training.random_states import random_states, set_random_states, undisturbed
 
 
@@ -190,6 +191,44 @@ def test_resuming_says_what_changed(data: Path) -> None:
     }
     # Three batches of two, then three of three.
     assert state(data, 6)["samples"] == 15
+
+
+def test_another_number_of_threads_is_told_with_old_and_new(data: Path) -> None:
+    options, threads = tiny_options(data), torch.get_num_threads()
+    train(Request(options, ("train.total_iter=2",), root=data))
+    train(Request(options, ("train.total_iter=3",), root=data, auto_resume=True))
+    assert "made with other" not in log(data)
+    try:
+        torch.set_num_threads(threads + 1)
+        train(Request(options, root=data, auto_resume=True))
+    finally:
+        torch.set_num_threads(threads)
+    told = [line for line in log(data).splitlines() if "made with other" in line]
+    assert len(told) == 1
+    assert f"WARNING: the checkpoint was made with other threads: {threads} -> {threads + 1}. " in told[0]
+    assert state(data, 6)["environment"]["threads"] == threads + 1
+
+
+def test_whatever_else_decides_about_digits_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    before = environment(cpu)
+    assert changed_environment(before, environment(cpu)) is None
+    assert changed_environment({}, before) is None  # of a checkpoint that says nothing
+    assert {"threads", "processes", "device", "PyTorch", "instructions", "oneDNN"} <= before.keys()
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.setattr("rainoerme_plugin.training.environment.rank_and_world", lambda: (0, 4))
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        told = changed_environment(before, environment(cpu))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert told is not None
+    for change in ("processes: 1 -> 4", f"PyTorch: {before['PyTorch']} -> 1.0", "MKL_CBWR: None -> COMPATIBLE",
+                   f"float32 matmul precision: {precision} -> medium"):  # fmt: skip
+        assert change in told
+    assert "\n" not in told
 
 
 def test_what_differs_between_two_option_files() -> None:

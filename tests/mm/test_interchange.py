@@ -339,3 +339,17 @@ def test_resuming_says_what_changed(data: Path) -> None:
     run("mmengine", options, data, resume=True)
     said = "".join(file.read_text() for file in folder(data).glob("*/*.log"))
     assert "changed since the checkpoint, whose rates are kept: train.total_iter: 4 -> 12" in said
+
+
+@pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.parametrize("first", ENGINES)
+def test_resuming_with_another_number_of_threads_says_so(data: Path, first: str, second: str) -> None:
+    options, threads = tiny_options(data, **LEARNING, val=None), torch.get_num_threads()
+    run(first, options, data, "train.total_iter=4")
+    try:
+        torch.set_num_threads(threads + 1)
+        run(second, options, data, "train.total_iter=6", resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    said = "".join(file.read_text() for file in (*folder(data).glob("*/*.log"), *folder(data).glob("*.log")))
+    assert said.count(f"the checkpoint was made with other threads: {threads} -> {threads + 1}. ") == 1
