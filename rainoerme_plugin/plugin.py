@@ -91,6 +91,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mm_hook", "SafeCheckpointHook", f"{__package__}.mm.checkpoints:SafeCheckpointHook"),
     Entry("mm_optimiser", "OptionOptimWrapper", f"{__package__}.mm.optimisers:OptionOptimWrapper"),
     Entry("mm_schedule", "OptionSchedule", f"{__package__}.mm.optimisers:OptionSchedule"),
+    Entry("mm_schedule", "LinearDecay", f"{__package__}.mm.optimisers:LinearDecay"),
     Entry("mm_runner", "DistillationRunner", f"{__package__}.mm.runner:DistillationRunner"),
 )
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
 from .errors import OptionError, brief, nearest
+from .horizon import of_no_use
 from .options import (
     DistillationTrainOptions,
     LoaderOptions,
@@ -25,6 +26,7 @@ from .options import (
     check_refinements,
     read_section,
 )
+from .registered.lr_scheduler import SCHEDULES, STOCK, read_schedule
 from .run_options import (
     DistOptions,
     LoggerOptions,
@@ -48,7 +50,6 @@ from .trials import (
 S = TypeVar("S", bound=Section)
 
 
-_SCHEDULERS = ("MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR")
 _OPTIMISER = re.compile(r"optim_\w+")
 _NETWORK = re.compile(r"network_\w+")
 _PATH = re.compile(r"(pretrain_network|strict_load|param_key)_\w+")
@@ -62,7 +63,7 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     """Check the options of a run, after inheritance and overrides.
 
     Returns:
-        Warnings: keys that nothing seems to read.
+        Warnings: keys that nothing seems to read, or of which so short or long a run makes nothing.
 
     Raises:
         OptionError: The first thing wrong: an unknown or missing key, a value of the wrong type, an unknown class.
@@ -90,7 +91,8 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     if "val" in options:
         _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
     if training:
-        _check_training(options, model, tables, read_by_model, warnings)
+        train = _check_training(options, model, tables, read_by_model, warnings)
+        warnings += _too_short(train, options.get("val"), logger)
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
@@ -176,18 +178,18 @@ def _check_training(
     tables: Mapping[str, Any],
     read_by_model: set[str] | None,
     warnings: list[str],
-) -> None:
+) -> Section:
     train = options.get("train")
     if train is None:
         raise OptionError("train: is missing")
     declared = getattr(model, "TrainOptions", None)
     if declared is not None:
-        section = read_section(declared, train, "train")
+        section: Section = read_section(declared, train, "train")
         if isinstance(section, DistillationTrainOptions):
             section.distillation.build()
             check_refinements(section)
     else:
-        _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
+        section = _read_with(StockTrainOptions, train, "train", read_by_model, warnings)
     for key, value in train.items():
         if key.endswith("_opt") and value is not None:
             _check_loss(tables["loss"], value, f"train.{key}", _is_known(model), warnings)
@@ -195,12 +197,30 @@ def _check_training(
         raise OptionError(f"train.optim_g: is missing{nearest('optim_g', train)}")
     # Models of others may make both in ways of their own.
     if not (_is_known(model.setup_optimizers) and _is_known(model.get_optimizer)):
-        return
+        return section
     optimisers = [_check_optimiser(value, f"train.{key}") for key, value in train.items() if key.startswith("optim_")]
     if _is_known(model.setup_schedulers):
         if train.get("scheduler") is None:
             raise OptionError(f"train.scheduler: is missing{nearest('scheduler', train)}")
-        _check_schedule(train["scheduler"], optimisers, int(train["total_iter"]), own=declared is not None)
+        schedule = read_schedule(train["scheduler"], known=STOCK if declared is None else SCHEDULES)
+        total = int(train["total_iter"])
+        for optimiser in optimisers:
+            try_schedule(schedule.build, optimiser, total, "train.scheduler")
+        warnings += [f"train.scheduler: {text} (train.total_iter: {total})" for text in schedule.misfits(total)]
+    return section
+
+
+def _too_short(train: Section, val: Mapping[str, Any] | None, logger: LoggerOptions) -> list[str]:
+    """What the run is too short for."""
+    every = {"val.val_freq": (val or {}).get("val_freq")}
+    every |= {f"logger.{name}": getattr(logger, name) for name in ("save_checkpoint_freq", "print_freq")}
+    if isinstance(train, StockTrainOptions):
+        return of_no_use(train.total_iter, train.warmup_iter, every)
+    if not isinstance(train, DistillationTrainOptions):
+        return []
+    return of_no_use(
+        train.total_iter, train.warmup_iter, every, train.distillation, train.backbone, train.collapse_guard
+    )
 
 
 def _check_loss(losses: Any, options: Any, key: str, model_is_known: bool, warnings: list[str]) -> None:
@@ -231,25 +251,6 @@ def _check_optimiser(options: Any, key: str) -> Any:
     if "lr" not in arguments:
         raise OptionError(f"{key}.lr: is missing")
     return try_optimiser(optimisers[name], arguments, key)
-
-
-def _check_schedule(options: Mapping[str, Any], optimisers: Iterable[Any], last: int, own: bool) -> None:
-    from basicsr.models import lr_scheduler as stock_schedulers
-
-    from .registered.lr_scheduler import LinearDecayLR
-
-    key = "train.scheduler"
-    known: dict[str, Any] = {name: getattr(stock_schedulers, name, None) for name in _SCHEDULERS}
-    known["MultiStepLR"] = stock_schedulers.MultiStepRestartLR
-    if own:
-        known["LinearDecayLR"] = LinearDecayLR
-    name, arguments = options.get("type"), {word: value for word, value in options.items() if word != "type"}
-    if name not in list(known):
-        near = nearest(str(name), known)
-        raise OptionError(f"{key}.type: no scheduler {brief(name)}{near}; there are {', '.join(known)}")
-    check_call(known[name], arguments, key, skip=("optimizer", "last_epoch"))
-    for optimiser in optimisers:
-        try_schedule(known[name], arguments, optimiser, last, key)
 
 
 def _check_datasets(datasets: Mapping[str, Any], table: Any, model: type, training: bool, warnings: list[str]) -> None:

@@ -101,15 +101,21 @@ def try_optimiser(make: Callable[..., Any], arguments: Mapping[str, Any], key: s
 
 
 def try_schedule(
-    make: Callable[..., Any], arguments: Mapping[str, Any], optimiser: torch.optim.Optimizer, last: int, key: str
+    make: Callable[[torch.optim.Optimizer, int], Any], optimiser: torch.optim.Optimizer, last: int, key: str
 ) -> None:
     """Let a schedule of learning rates go a step at the start and one at iteration ``last``.
+
+    Args:
+        make: Makes it, of an optimiser and the number of iterations.
+        optimiser: It is left at some rate.
+        last: So many iterations there are.
+        key: In option files.
 
     Raises:
         OptionError: It does not take these arguments, or does not reach so far.
     """
     with _named(key):
-        schedule = make(optimiser, **arguments)
+        schedule = make(optimiser, last)
         optimiser.step()
         schedule.step()
         schedule.last_epoch = max(1, last - 2)  # BasicSR's loops make the first step in the second iteration

@@ -17,6 +17,5 @@ model = dict(
         warmup=300, rain_share=0, rain=dict(move=False, flip=False, turn=0, strength=[1, 1], size=[1, 1], two=0)
     ),
 )
-param_scheduler = dict(scheduler=dict(start=600, end=1200))
 train_cfg = dict(max_iters=1200, val_interval=600)
 default_hooks = dict(ema=dict(decay=0.99), checkpoint=dict(interval=300))

@@ -19,9 +19,7 @@ strategy = dict(
 # Processes take turns in gathering the weights, so all must derain as many tiles: whole images.
 model = dict(tile=0)
 optim_wrapper = dict(_delete_=True, type="OptimWrapper", optimizer=dict(type="Adam", lr=5e-4, betas=(0.5, 0.999)))
-param_scheduler = dict(
-    _delete_=True, type="LinearLR", by_epoch=False, start_factor=1.0, end_factor=0.0, begin=10000, end=20000
-)
+param_scheduler = dict(_delete_=True, type="LinearDecay", by_epoch=False)
 default_hooks = dict(
     _delete_=True,
     logger=dict(type="LoggerHook", interval=100, log_metric_by_epoch=False),

@@ -157,7 +157,10 @@ class _Run:
             self.logger.warning(f"changed since the checkpoint: {difference}")
         if told := changed_environment(state.get("environment") or {}, environment(self.device)):
             self.logger.warning(told)
-        changed = any(text.startswith(("train.optim_", "train.scheduler")) for text in differences)
+        rates_by = ["train.optim_", "train.scheduler"]
+        if not {"start", "end"} <= self.opt["train"]["scheduler"].keys():
+            rates_by.append("train.total_iter")  # which a schedule follows that is not written out
+        changed = any(text.startswith(tuple(rates_by)) for text in differences)
         states = state.get("random") or []
         try:
             if changed:

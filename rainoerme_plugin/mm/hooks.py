@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import BaseAveragedModel, is_model_wrapper
 from torch import Tensor, nn
 
@@ -14,9 +14,11 @@ from ..data.panels import PANEL_ROWS, derained_path, panel, picture_of, save_pic
 from ..distillation.collapse import CollapseGuard
 from ..distillation.ema import move_mean, ramped_decay
 from ..errors import OptionError
+from ..horizon import of_no_use
 from ..options import GuardOptions, read_section
 from ..processes import mean_of_processes, rank_and_world
 from .model import DistillationModel
+from .optimisers import OptionSchedule
 
 
 def model_of(runner: Any) -> DistillationModel:
@@ -38,12 +40,18 @@ class ScheduleHook(Hook):
 
     Args:
         seed: Of what the schedule draws; None: the runner's.
+        tell: Whether it also tells what of the config comes to nothing in a run of its length; of option files that
+            is told before.
     """
 
     priority = "VERY_HIGH"
 
-    def __init__(self, seed: int | None = None) -> None:
-        self._seed = seed
+    def __init__(self, seed: int | None = None, tell: bool = True) -> None:
+        self._seed, self._tell = seed, tell
+
+    def before_train(self, runner: Any) -> None:
+        for line in _too_short(runner) if self._tell else ():
+            runner.logger.warning(line)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         model = model_of(runner)
@@ -61,6 +69,25 @@ class ScheduleHook(Hook):
                 network: nn.Module = hook.ema_model.module.network
                 return network
         raise OptionError("model.distillation.teacher: the teacher is the running mean: add an EMAHook")
+
+
+def _too_short(runner: Any) -> list[str]:
+    """What the run is too short for, or too long; in the words of option files, whose keys the config's are."""
+    total, options = runner.max_iters, model_of(runner).options
+    schedules = runner.param_schedulers or ()
+    if isinstance(schedules, dict):  # of several optimisers
+        schedules = [schedule for each in schedules.values() for schedule in each]
+    own = [schedule for schedule in schedules if isinstance(schedule, OptionSchedule)]
+    found = [f"param_scheduler: {text} (max_iters: {total})" for each in own for text in each.options.misfits(total)]
+    every = {"val.val_freq": getattr(runner.train_loop, "val_interval", None)}
+    guard = None
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            every["logger.save_checkpoint_freq"] = hook.interval
+        if isinstance(hook, CollapseGuardHook):
+            guard = hook.options
+    warmup = max((schedule.warmup_iter for schedule in own), default=-1)
+    return found + of_no_use(total, warmup, every, options.distillation, options.backbone, guard)
 
 
 class RampedEMA(BaseAveragedModel):
@@ -114,7 +141,7 @@ class CollapseGuardHook(Hook):
     priority = "NORMAL"
 
     def __init__(self, **options: Any) -> None:
-        guard = read_section(GuardOptions, options, "CollapseGuardHook")
+        self.options = guard = read_section(GuardOptions, options, "CollapseGuardHook")
         self.guard = CollapseGuard(guard.interval, guard.patience, guard.hard_loss) if guard.enabled else None
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

@@ -82,7 +82,7 @@ def runner_config(opt: Mapping[str, Any], went_back: int = 0) -> dict[str, Any]:
 
 def _hooks(opt: Mapping[str, Any], options: DistillationTrainOptions, went_back: int) -> list[dict[str, Any]]:
     val = opt.get("val") or {}
-    hooks: list[dict[str, Any]] = [{"type": "ScheduleHook", "seed": opt["manual_seed"]}]
+    hooks: list[dict[str, Any]] = [{"type": "ScheduleHook", "seed": opt["manual_seed"], "tell": False}]
     if options.ema_decay > 0:
         hooks.append({"type": "EMAHook", "ema_type": "RampedEMA", "decay": options.ema_decay})
     hooks.append({"type": "CollapseGuardHook", **options.collapse_guard.model_dump()})

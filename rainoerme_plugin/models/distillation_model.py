@@ -85,7 +85,8 @@ class DistillationModel(DerainingModel):
         self.optimizers.append(self.optimizer_g)
 
     def setup_schedulers(self) -> None:
-        self.schedulers.extend(build_schedule(each, self.opt["train"]["scheduler"]) for each in self.optimizers)
+        train = self.options
+        self.schedulers.extend(build_schedule(each, train.scheduler, train.total_iter) for each in self.optimizers)
 
     def feed_data(self, data: dict[str, Any]) -> None:
         if "rainy" not in data:

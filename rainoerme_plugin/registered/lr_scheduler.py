@@ -1,12 +1,16 @@
-"""The paper's learning rate: constant, then falling linearly to nothing."""
+"""Learning rates over a run: the paper's, constant and then falling linearly to nothing, and BasicSR's own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from ..errors import OptionError, brief, nearest
+from ..options import Count, Number, Positive, Section, read_section
 
 
 class _LinearDecay:
@@ -32,17 +36,148 @@ class LinearDecayLR(LambdaLR):
         super().__init__(optimizer, _LinearDecay(start, end), last_epoch)
 
 
-def build_schedule(optimizer: Optimizer, options: Mapping[str, Any]) -> LRScheduler:
-    """The schedule that ``train.scheduler`` of an option file names: ours, or one of BasicSR's, by its names."""
-    from basicsr.models import lr_scheduler as stock
+class ScheduleOptions(Section):
+    """``train.scheduler``."""
 
-    kinds = {
-        "LinearDecayLR": LinearDecayLR,
-        "MultiStepLR": stock.MultiStepRestartLR,
-        "MultiStepRestartLR": stock.MultiStepRestartLR,
-        "CosineAnnealingRestartLR": stock.CosineAnnealingRestartLR,
-    }
-    schedule: LRScheduler = kinds[options["type"]](
-        optimizer, **{key: value for key, value in options.items() if key != "type"}
-    )
-    return schedule
+    type: str
+
+    def build(self, optimizer: Optimizer, total: int) -> LRScheduler:
+        """The schedule of a run of ``total`` iterations.
+
+        Raises:
+            ValueError: It cannot be one.
+        """
+        raise NotImplementedError
+
+    def misfits(self, total: int) -> list[str]:
+        """What of it a run of ``total`` iterations makes nothing of, a sentence each."""
+        raise NotImplementedError
+
+
+class LinearDecayOptions(ScheduleOptions):
+    """`LinearDecayLR`; unless they are given, it ends with the run and starts at half of that."""
+
+    start: Count | None = None
+    end: Positive | None = None
+
+    def span(self, total: int) -> tuple[int, int]:
+        """Start and end in a run of ``total`` iterations."""
+        end = total if self.end is None else self.end
+        return end // 2 if self.start is None else self.start, end
+
+    def build(self, optimizer: Optimizer, total: int) -> LRScheduler:
+        return LinearDecayLR(optimizer, *self.span(total))
+
+    def misfits(self, total: int) -> list[str]:
+        start, end = self.span(total)
+        if total > 1 and start >= total - 1:  # iteration k runs at the rate after k - 1 steps
+            return [f"the rate never falls: it would from iteration {start} on"]
+        if end < total:
+            return [f"the rate is 0 for the last {total - end} iterations: end is {end}"]
+        if end > total:
+            return [f"the rate only falls to {(end - total + 1) / (end - start):.0%}: end is {end}"]
+        return []
+
+
+class MultiStepOptions(ScheduleOptions):
+    """BasicSR's ``MultiStepRestartLR``."""
+
+    milestones: list[Count]
+    gamma: Number = 0.1
+    restarts: list[Count] = Field([0])
+    restart_weights: list[Number] = Field([1.0])
+
+    @model_validator(mode="after")
+    def _match(self) -> MultiStepOptions:
+        if len(self.restarts) != len(self.restart_weights):
+            raise ValueError(
+                f"expected a weight for each of the {len(self.restarts)} restarts, got {len(self.restart_weights)} "
+                "restart_weights"
+            )
+        return self
+
+    def build(self, optimizer: Optimizer, total: int) -> LRScheduler:
+        from basicsr.models.lr_scheduler import MultiStepRestartLR
+
+        schedule: LRScheduler = MultiStepRestartLR(optimizer, **self.model_dump(exclude={"type"}, exclude_unset=True))
+        return schedule
+
+    def misfits(self, total: int) -> list[str]:
+        found = []
+        for name, steps in (("milestones", self.milestones), ("restarts", self.restarts)):
+            late = [step for step in steps if step > total]  # one at the very end is a way to say never
+            if late:
+                never = ": the rate never falls" if name == "milestones" and len(late) == len(steps) else ""
+                found.append(f"{name} {brief(late)} come after the end{never}")
+        return found
+
+
+class CosineOptions(ScheduleOptions):
+    """BasicSR's ``CosineAnnealingRestartLR``."""
+
+    periods: Annotated[list[Positive], Field(min_length=1)]
+    restart_weights: list[Number] = Field([1.0])
+    eta_min: Number = 0.0
+
+    @model_validator(mode="after")
+    def _match(self) -> CosineOptions:
+        if len(self.periods) != len(self.restart_weights):
+            raise ValueError(
+                f"expected a weight for each of the {len(self.periods)} periods, got {len(self.restart_weights)} "
+                "restart_weights"
+            )
+        return self
+
+    def build(self, optimizer: Optimizer, total: int) -> LRScheduler:
+        from basicsr.models.lr_scheduler import CosineAnnealingRestartLR
+
+        if sum(self.periods) < total - 1:
+            raise ValueError(
+                f"periods add up to {sum(self.periods)}, after which there is no rate; total_iter is {total}: they "
+                "must add up to it"
+            )
+        given = self.model_dump(exclude={"type"}, exclude_unset=True)
+        schedule: LRScheduler = CosineAnnealingRestartLR(optimizer, **given)
+        return schedule
+
+    def misfits(self, total: int) -> list[str]:
+        whole = sum(self.periods)
+        return [f"periods add up to {whole}: the end is in the middle of one"] if whole > total else []
+
+
+STOCK: dict[str, type[ScheduleOptions]] = {
+    "MultiStepLR": MultiStepOptions,
+    "MultiStepRestartLR": MultiStepOptions,
+    "CosineAnnealingRestartLR": CosineOptions,
+}
+"""Those that every model of BasicSR's takes, by the names of option files."""
+SCHEDULES: dict[str, type[ScheduleOptions]] = {**STOCK, "LinearDecayLR": LinearDecayOptions}
+
+
+def read_schedule(
+    options: Any, key: str = "train.scheduler", known: Mapping[str, type[ScheduleOptions]] = SCHEDULES
+) -> ScheduleOptions:
+    """The schedule that ``train.scheduler`` of an option file describes.
+
+    Raises:
+        OptionError: There is no such one, or it does not take these arguments.
+    """
+    name = options.get("type") if isinstance(options, Mapping) else None
+    if isinstance(options, Mapping) and (not isinstance(name, str) or name not in known):
+        near = nearest(str(name), known)
+        raise OptionError(f"{key}.type: no scheduler {brief(name)}{near}; there are {', '.join(known)}")
+    return read_section(known.get(str(name), ScheduleOptions), options, key)
+
+
+def build_schedule(
+    optimizer: Optimizer, options: Mapping[str, Any], total: int, key: str = "train.scheduler"
+) -> LRScheduler:
+    """The schedule that ``train.scheduler`` of an option file describes, for a run of ``total`` iterations.
+
+    Raises:
+        OptionError: There is no such one, or it does not take these arguments.
+    """
+    try:
+        return read_schedule(options, key).build(optimizer, total)
+    except ValueError as error:
+        raise OptionError(f"{key}: {error}") from None

@@ -38,6 +38,7 @@ config.merge_from_dict({
     "train_dataloader.batch_size": 2, "train_dataloader.sampler.batch_size": 2,
     "train_dataloader.dataset.crop_size": 24, "train_dataloader.dataset.dataroot_rainy": f"{data}/rainy",
     "train_dataloader.dataset.dataroot_clean": f"{data}/clean", "val_dataloader.dataset.dataroot": f"{data}/val",
+    "param_scheduler.scheduler": {"type": "LinearDecayLR", "start": 600, "end": 1200},
     "train_cfg.max_iters": int(total), "train_cfg.val_interval": 4, "default_hooks.logger.interval": 1,
     "default_hooks.checkpoint.interval": 2, "resume": resume == "resume",
     "visualizer.vis_backends": [{"type": "LocalVisBackend"}],
@@ -216,11 +217,11 @@ def test_these_use_a_schedule_and_a_runner_of_mmengines(name: str) -> None:
 
     config = Config.fromfile(OPTIONS / "mmengine" / f"{name}.py")
     assert RUNNERS.get(config.runner_type).__name__ == "FlexibleRunner"
-    kind = PARAM_SCHEDULERS.get(config.param_scheduler.type)
+    kind = PARAM_SCHEDULERS.get(f"{config.default_scope}.{config.param_scheduler.type}")
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([parameter], lr=5e-4)
     told = {key: value for key, value in config.param_scheduler.items() if key not in ("type", "_delete_")}
-    schedule = kind(optimizer, **told)
+    schedule = kind(optimizer, **{"end": config.train_cfg.max_iters, **told})  # which mmengine's runners tell
     rates = []
     for _ in range(20000):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -232,6 +233,30 @@ def test_these_use_a_schedule_and_a_runner_of_mmengines(name: str) -> None:
     if name == "distill_fsdp":
         assert OPTIM_WRAPPERS.get(config.optim_wrapper.type) is not None
     assert "EMAHook" not in {hook.type for hook in config.default_hooks.values()}
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("total", [1000, 40_000])
+def test_every_schedule_follows_from_the_iterations(file: Path, total: int) -> None:
+    from mmengine.optim import OptimWrapper
+    from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+
+    config = Config.fromfile(file)
+    optimizer = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        # As mmengine's runners do.
+        schedule = PARAM_SCHEDULERS.build(
+            {"end": total, **config.param_scheduler}, default_args={"optimizer": optimizer}
+        )
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.optimizer.step()
+        schedule.step()
+    half = total // 2
+    assert rates[: half + 1] == [1.0] * (half + 1)
+    assert rates[half + half // 2] == pytest.approx(0.5, abs=1e-3)
+    assert 0 < rates[-1] <= 1 / half + 1e-9
 
 
 def test_a_forward_pass_gives_the_losses_of_a_step() -> None:

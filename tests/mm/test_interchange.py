@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from both import ENGINES, LEARNING, NORMED, by_mmengine, differing, folder, network, saved
+from both import ENGINES, LEARNING, NORMED, by_mmengine, differing, folder, forget, network, saved
 from both import normed as normed  # a fixture
 from PIL import Image
-from tiny import tiny_data, tiny_options, write_images
+from tiny import OPTIONS, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.config import Request
@@ -97,6 +98,68 @@ def test_a_run_that_changes_its_engine_often(data: Path) -> None:
         run(engine, options, data / "often", f"train.total_iter={2 * last}", resume=True)
     assert not differing(network(data / "often"), network(data / "whole"))
     assert not differing(saved(data / "often", LAST), saved(data / "whole", LAST))
+
+
+def rates_of(data: Path, engine: str, options: Path, *overrides: str, resume: bool = False) -> list[float]:
+    record = ENGINES[engine](Request(options, overrides, root=data, auto_resume=resume))
+    return [rate for (rate,) in record.rates]
+
+
+@pytest.mark.parametrize("second", ENGINES)
+@pytest.mark.parametrize("first", ENGINES)
+def test_a_longer_run_that_goes_on_takes_the_longer_schedule(data: Path, first: str, second: str) -> None:
+    options = tiny_options(
+        data, **{**LEARNING, "train__scheduler": {"type": "LinearDecayLR"}, "train__optim_g__lr": 1.0}, val=None
+    )
+    text = options.read_text()
+    assert "end:" not in text
+    found = rates_of(data, first, options, "train.total_iter=4")
+    assert found == pytest.approx([1, 1, 1, 0.5])
+    found = rates_of(data, second, options, "train.total_iter=12", resume=True)
+    assert found == pytest.approx([1, 1, 1, *((12 - k) / 6 for k in range(7, 12))])
+
+
+def test_mmengines_configs_say_what_a_run_is_too_short_for(data: Path) -> None:
+    from mmengine.config import Config
+
+    from rainoerme_plugin.mm.training import train
+
+    file = data / "own.py"
+    file.write_text(
+        f"""
+_base_ = "{OPTIONS / "mmengine" / "demo.py"}"
+work_dir = "{data / "work"}"
+model = dict(network=dict(channels=4))
+train_dataloader = dict(
+    batch_size=2, sampler=dict(batch_size=2),
+    dataset=dict(dataroot_rainy="{data / "rainy"}", dataroot_clean="{data / "clean"}", crop_size=24))
+val_dataloader = dict(dataset=dict(dataroot="{data / "val"}"))
+param_scheduler = dict(scheduler=dict(end=3))
+train_cfg = dict(max_iters=4)
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
+"""
+    )
+    assert Config.fromfile(file).train_cfg.val_interval == 600
+    try:
+        train(Request(file, root=data))
+    finally:
+        forget()
+    said = "".join(log.read_text() for log in (data / "work").glob("*/*.log"))
+    for told in (
+        "WARNING - param_scheduler: the rate is 0 for the last 1 iterations: end is 3 (max_iters: 4)",
+        "WARNING - train.distillation.warmup: the second stage never begins",
+        "WARNING - val.val_freq: 600 is more than the run has",
+        "WARNING - logger.save_checkpoint_freq: 300 is more than the run has",
+    ):
+        assert said.count(told) == 1, told
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_option_files_are_told_once(data: Path, engine: str) -> None:
+    run(engine, tiny_options(data, **LEARNING, val=None), data, "train.total_iter=4", "train.scheduler.end=7")
+    said = "".join(file.read_text() for file in (*folder(data).glob("*/*.log"), *folder(data).glob("*.log")))
+    told = r"WARNING\W+train.scheduler: the rate never falls: it would from iteration 6 on \(train.total_iter: 4\)"
+    assert len(re.findall(told, said)) == 1
 
 
 def test_who_goes_on_without_the_mean_goes_on_with_the_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

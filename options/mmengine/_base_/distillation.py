@@ -25,7 +25,5 @@ optim_wrapper = dict(
     constructor="OptionOptimWrapper",  # groups and settings as under BasicSR
     optimizer=dict(type="Adam", lr=5e-4, betas=(0.5, 0.999)),
 )
-param_scheduler = dict(
-    type="OptionSchedule", by_epoch=False, scheduler=dict(type="LinearDecayLR", start=10000, end=20000)
-)
+param_scheduler = dict(type="OptionSchedule", by_epoch=False, scheduler=dict(type="LinearDecayLR"))
 train_cfg = dict(type="EndlessTrainLoop", max_iters=20000, val_interval=1000)
