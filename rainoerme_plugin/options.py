@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .distillation.coarse import CoarseFilter
 from .distillation.confidence import Confidence
-from .distillation.filters import FILTERS, build_filter
+from .distillation.filters import FILTERS, StreaksFilter, build_filter
 from .distillation.rain_layers import RainVariation
 from .distillation.refinements import Refinements, Teacher
 from .distillation.schedule import PRESETS, Schedule
@@ -132,6 +132,10 @@ def _fields_at(section: type[BaseModel], location: tuple[int | str, ...]) -> lis
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 section = candidate
     return [field.alias or name for name, field in section.model_fields.items()]
+
+
+DEFAULT_LABEL = {"type": StreaksFilter.name}
+"""The filter of options/distill.yml, by which labels to look at are made, too; its arguments are its defaults."""
 
 
 class LabelOptions(Section):

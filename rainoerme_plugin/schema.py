@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
 from .errors import OptionError, brief, nearest
 from .horizon import of_no_use
+from .losses.total import LOSSES, SumLoss
 from .options import (
     DistillationTrainOptions,
     LoaderOptions,
@@ -107,7 +108,10 @@ def check_network(table: Any, options: Any, key: str) -> None:
     """
     found = _typed(table, options, key, "network")
     arguments = {name: value for name, value in options.items() if name not in ("type", "pretrained")}
-    if any(part.get("type") in _FROM_FILES for part in (options, options.get("backbone") or {})):
+    backbone = options.get("backbone")
+    if isinstance(backbone, Mapping) and backbone["type"] not in _FROM_FILES:  # first, to name its own arguments
+        check_network(table, backbone, f"{key}.backbone")
+    if any(part.get("type") in _FROM_FILES for part in (options, backbone or {})):
         return
     if _is_listed(options["type"]):
         check_numbers(arguments, key)
@@ -227,15 +231,18 @@ def _check_loss(losses: Any, options: Any, key: str, model_is_known: bool, warni
     if not model_is_known and not (isinstance(options, Mapping) and str(options.get("type")) in dict(iter(losses))):
         return  # a section of another kind
     found = _typed(losses, options, key, "loss")
+    if options["type"] == SumLoss.__name__ and isinstance(options["losses"], list):
+        for place, each in enumerate(options["losses"]):
+            _check_loss(LOSSES.items(), each, f"{key}.losses.{place}", model_is_known, warnings)
     if options["type"] == "PerceptualLoss":  # downloads its network
         return
     arguments = {word: value for word, value in options.items() if word != "type"}
     with _said_better(found, arguments, key):
-        criterion = try_loss(found, arguments, key)
+        try_loss(found, arguments, key)
         # What other losses are called with, their models know.
-        if model_is_known and key in ("train.loss_opt", "train.pixel_opt"):
+        if model_is_known and key.startswith(("train.loss_opt", "train.pixel_opt")):
             with _deciding(found, warnings):
-                try_comparison(criterion, key)
+                try_comparison(found, arguments, key)
 
 
 def _check_optimiser(options: Any, key: str) -> Any:

@@ -86,7 +86,8 @@ def prepare_labels(rank: int, world: int, folder: Path, name: str) -> None:
     from rainoerme_plugin.commands import main
 
     out = folder / f"{name}_{world}"
-    command = ["prepare", "labels", str(folder / "images"), "-o", str(out), "--part", f"{rank + 1}/{world}"]
+    command = ["prepare", "labels", str(folder / "images"), "type=opening", "-o", str(out)]
+    command += ["--part", f"{rank + 1}/{world}"]
     with redirect_stdout(io.StringIO()):
         assert main(command) == 0
 

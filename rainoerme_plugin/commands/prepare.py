@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from ..data.survey import Survey
     from ..distillation.coarse import CoarseFilter
 
-DEFAULT_LABEL = {"type": "opening"}
-"""The filter of options/distill.yml."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
@@ -42,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = parts.add_parser("labels", help="make the soft labels of a folder of rainy images")
     labels.add_argument("rainy", type=Path, metavar="RAINY", help="folder or LMDB of rainy images")
     filter_help = (
-        "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: type=opening window=[1,9])"
+        "the filter, by the keys of datasets.train.label: type=rank percent=20 (default: that of options/distill.yml, "
+        "type=streaks window=[1,9])"
     )
     labels.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=filter_help)
     output_help = "folder for the labels, or NAME.lmdb, under the images' names: for 'type: folder'"
@@ -167,17 +165,17 @@ def _spare(rainy: FileSource, output: Path, names: Sequence[str]) -> None:
 
 def _filter(arguments: argparse.Namespace) -> CoarseFilter:
     from ..config import parse_yaml
-    from ..options import LabelOptions, read_section
+    from ..options import DEFAULT_LABEL, LabelOptions, read_section
 
     if arguments.flips:
         raise OptionError("--flips is for labels by a network: give --weights, too")
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = dict(DEFAULT_LABEL)
     for text in arguments.settings:
         key, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
         settings[key] = parse_yaml(value, f"'{text}'")
-    coarse_filter = read_section(LabelOptions, settings or DEFAULT_LABEL, "label").build()
+    coarse_filter = read_section(LabelOptions, settings, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
     return coarse_filter

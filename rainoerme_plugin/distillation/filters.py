@@ -118,7 +118,7 @@ class StreaksFilter(CoarseFilter):
 
     name: ClassVar[str] = "streaks"
 
-    window: tuple[int, int] = (1, 7)
+    window: tuple[int, int] = (1, 9)
     length: int = 7
     lean: float = 34.0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import nearest
 from .pixels import CharbonnierLoss, FrequencyLoss, GradientLoss
 from .ssim import SSIMLoss
 
@@ -47,8 +49,19 @@ def _build(options: Any, place: int) -> nn.Module:
         raise ValueError(f"losses[{place}]: expected keys and values, with type: among them, got {options!r}")
     name = options["type"]
     if not isinstance(name, str) or name not in LOSSES:
-        raise ValueError(f"losses[{place}].type: no loss {name!r}; there are {', '.join(LOSSES)}")
+        near = nearest(str(name), LOSSES)
+        raise ValueError(f"losses[{place}].type: no loss {name!r}{near}; there are {', '.join(LOSSES)}")
+    arguments, known = {key: value for key, value in options.items() if key != "type"}, _arguments_of(LOSSES[name])
+    for key in arguments.keys() - set(known):
+        near = nearest(key, known) or f"; known are {', '.join(known)}"
+        raise ValueError(f"losses[{place}].{key}: unknown key{near}")
     try:
-        return LOSSES[name](**{key: value for key, value in options.items() if key != "type"})
-    except (TypeError, ValueError) as error:
+        return LOSSES[name](**arguments)
+    except TypeError:
+        raise ValueError(f"losses[{place}]: {name} takes numbers of {', '.join(known)}, got {arguments!r}") from None
+    except ValueError as error:
         raise ValueError(f"losses[{place}]: {error}") from None
+
+
+def _arguments_of(loss: type[nn.Module]) -> list[str]:
+    return list(inspect.signature(loss).parameters)

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import benchmark_options, tiny_data, tiny_options, write_images, write_network
+from tiny import OPTIONS, benchmark_options, tiny_data, tiny_options, write_images, write_network
 
 from rainoerme_plugin import __version__
 from rainoerme_plugin.commands import main
+from rainoerme_plugin.config import read_options
 from rainoerme_plugin.data.labels import ready_labels
 from rainoerme_plugin.data.sources import FolderSource, LmdbSource
 from rainoerme_plugin.distillation.filters import build_filter
+from rainoerme_plugin.options import DEFAULT_LABEL, LabelOptions, read_section
 from rainoerme_plugin.plugin import ENTRIES
 
 
@@ -195,8 +197,29 @@ def test_labels_of_an_lmdb_are_found_by_its_keys(tmp_path: Path) -> None:
         assert main(["prepare", "labels", lmdb, "-o", str(tmp_path / output)]) == 0
         labels = ready_labels(LmdbSource(lmdb), tmp_path / output)
         for index in range(2):
-            expected = build_filter("opening")(np.asarray(Image.open(tmp_path / "rainy" / f"{index + 1}.png")))
+            expected = build_filter("streaks")(np.asarray(Image.open(tmp_path / "rainy" / f"{index + 1}.png")))
             assert np.array_equal(labels.read(index), expected)
+
+
+def test_labels_to_look_at_are_those_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmengine.config import Config
+
+    trained_on = [
+        read_options(OPTIONS / "distill.yml")["datasets"]["train"]["label"],
+        Config.fromfile(OPTIONS / "mmengine" / "distill.py").train_dataloader.dataset.label.to_dict(),
+    ]
+    write_images(tmp_path / "rainy", 1, prefix="rain")
+    command = ["prepare", "labels", str(tmp_path / "rainy"), "-o", str(tmp_path / "look")]
+    assert main(command) == 0
+    for label in trained_on:
+        coarse = read_section(LabelOptions, label, "label").build()
+        assert coarse is not None
+        assert coarse == read_section(LabelOptions, DEFAULT_LABEL, "label").build()
+        assert f"1 soft labels by {coarse.key} in" in capsys.readouterr().out or label is trained_on[1]
+        seen = np.asarray(Image.open(tmp_path / "look" / "1.png"))
+        assert np.array_equal(seen, coarse(np.asarray(Image.open(tmp_path / "rainy" / "1.png"))))
+    assert main([*command, "window=[1,13]"]) == 0  # of the same type
+    assert "by streaks-1x13-7-34-v1 in" in capsys.readouterr().out
 
 
 def test_labels_need_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,9 +189,9 @@ def test_streaks_are_taken_out_and_what_is_short_coloured_or_wide_is_kept() -> N
     rainy = image.copy()
     for row in range(5, 25):
         rainy[row, 20 - row // 4 :][:3] += 60
-    np.testing.assert_array_equal(StreaksFilter()(rainy), image)
+    np.testing.assert_array_equal(StreaksFilter((1, 7))(rainy), image)
     assert (OpeningFilter((1, 7))(rainy) != image).any()
-    assert (StreaksFilter(lean=0)(rainy) != image).any()  # more inclined than it looks for
+    assert (StreaksFilter((1, 7), lean=0)(rainy) != image).any()  # more inclined than it looks for
 
 
 def test_an_inclined_streak_is_taken_out_up_to_the_border() -> None:
@@ -201,8 +201,8 @@ def test_an_inclined_streak_is_taken_out_up_to_the_border() -> None:
     assert (StreaksFilter()(image) == 80).all()
 
 
-def test_streaks_without_arguments_are_seven_long_in_a_window_of_seven() -> None:
-    assert StreaksFilter() == StreaksFilter((1, 7), 7, 34.0)
+def test_streaks_without_arguments_are_seven_long_in_a_window_of_nine() -> None:
+    assert StreaksFilter() == StreaksFilter((1, 9), 7, 34.0)
 
 
 @pytest.mark.parametrize(("radius", "eps"), [(8, 0.01), (2, 0.01), (3, 1e-4), (1, 0.5)])
