@@ -5,7 +5,7 @@
     python scripts/bench_training.py --quick             # does it run at all?
 
 The plain step is the released code's way: contiguous layout, SSIM from 11x11 windows, the detail enhancement block in
-both stages, Adam without fused kernels. Prints a line of JSON a result.
+both stages, Adam as PyTorch has it by default. Prints a line of JSON a result.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def plain_gradients(network: RainOerMeNet, images: Images, window: Tensor) -> No
 def plain_step(device: str, batch: int, crop: int) -> Callable[[], object]:
     network, images = network_and_images(device, batch, crop)
     window = plain_window(torch.device(device))
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, BETAS, foreach=False)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, BETAS)
 
     def step() -> None:
         optimizer.zero_grad()

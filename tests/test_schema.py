@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +135,131 @@ def test_a_value_of_several_types_is_named_by_its_key_alone(value: object, probl
     options["val"]["tile"] = value
     with pytest.raises(OptionError, match=f"^val.tile: {re.escape(problem)}"):
         check_options(options, training=True)
+
+
+PYTHONS = re.compile(
+    r"__init__|unsupported operand|object is not|not supported between|NoneType|no attribute|positional|has no len"
+    r"|keyword argument|invalid literal|could not convert|unpack|index out|indices must|must be real number"
+    r"|bad operand|interpreted as|argument 'size'|[A-Z]\w+Error|int\(\) argument"
+)
+"""Words of Python's own, which tell nothing of options."""
+WRONG = ["x", [1], {}, None, True, -1, 1.5, [], [None], {"a": 1}, "", [0.5, 0.5]]
+
+
+@lru_cache
+def _base() -> dict[str, Any]:
+    options = read_options(OPTIONS / "distill.yml", ("train.total_iter=400", "val=null"))
+    del options["datasets"]["val"]
+    return options
+
+
+def variant(section: str, value: dict[str, Any]) -> dict[str, Any]:
+    options = deepcopy(_base())
+    *way, last = section.split(".")
+    place = options
+    for part in way:
+        place = place[part]
+    place[last] = value
+    return options
+
+
+SECTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Adam": ("train.optim_g", {"type": "Adam", "lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-8, "amsgrad": False}),
+    "Rprop": ("train.optim_g", {"type": "Rprop", "lr": 0.1, "etas": [0.5, 1.2], "step_sizes": [1e-6, 50.0]}),
+    "sum": (
+        "train.loss_opt",
+        {
+            "type": "SumLoss",
+            "losses": [
+                {"type": "SSIMLoss", "window": 11, "data_range": 1.0},
+                {"type": "CharbonnierLoss", "eps": 1e-9, "loss_weight": 1.0},
+                {"type": "FrequencyLoss", "part": "complex"},
+            ],
+        },
+    ),
+    "loss": ("train.loss_opt", {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"}),
+    "cosine": (
+        "train.scheduler",
+        {"type": "CosineAnnealingRestartLR", "periods": [400], "restart_weights": [1], "eta_min": 0},
+    ),
+    "steps": ("train.scheduler", {"type": "MultiStepLR", "milestones": [300], "gamma": 0.5}),
+    "network": (
+        "network_g",
+        {
+            "type": "DistillationNet",
+            "backbone": {"type": "NAFNet", "width": 8, "enc_blk_nums": [1], "dec_blk_nums": [1], "middle_blk_num": 1},
+        },
+    ),
+    "metric": (
+        "val",
+        {"val_freq": 100, "metrics": {"a": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True}}},
+    ),
+    "label": ("datasets.train.label", {"type": "streaks", "window": [1, 9], "length": 7, "lean": 34}),
+    "rain": ("train.distillation.rain", {"blend": "add", "turn": 5, "size": [0.5, 1.5], "two": 0.5}),
+}
+
+
+def leaves(options: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where everything is that can be replaced; types stay."""
+    items = options.items() if isinstance(options, dict) else enumerate(options) if isinstance(options, list) else ()
+    for key, item in items:
+        if key != "type":
+            yield (*way, key)
+            yield from leaves(item, (*way, key))
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_no_wrong_kind_is_told_in_pythons_own_words(name: str) -> None:
+    section, value = SECTIONS[name]
+    assert not [line for line in check_options(variant(section, value), training=True) if "nothing seems" in line]
+    refused = 0
+    for *way, last in leaves(value):
+        for wrong in WRONG:
+            changed = deepcopy(value)
+            place: Any = changed
+            for part in way:
+                place = place[part]
+            place[last] = deepcopy(wrong)
+            try:
+                check_options(variant(section, changed), training=True)
+            except OptionError as error:
+                refused += 1
+                text = str(error).partition(", got ")[0]  # what came is told as it came
+                assert text.startswith(section), text
+                assert not PYTHONS.search(text), text
+    assert refused > 10
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        (
+            "train.loss_opt",
+            {"type": "SSIMLoss", "windw": 3},
+            "train.loss_opt.windw: unknown key; did you mean",
+        ),
+        (
+            "train.loss_opt",
+            {"type": "SumLoss", "losses": [{"type": "SSIMLoss", "data_rang": 1.0}]},
+            "train.loss_opt.losses.0.data_rang: unknown key; did you mean 'data_range'",
+        ),
+        (
+            "train.loss_opt",
+            {"type": "SumLoss", "losses": [{"type": "SSIMLos"}]},
+            "train.loss_opt.losses.0.type: no loss is called 'SSIMLos'; did you mean 'SSIMLoss'",
+        ),
+        (
+            "train.optim_g",
+            {"type": "Rprop", "lr": 0.1, "step_sizes": 3},
+            "train.optim_g.step_sizes: expected a list such as [1e-06, 50], got 3",
+        ),
+        (
+            "network_g",
+            {"type": "DistillationNet", "backbone": {"type": "NAFNet", "enc_blk_nums": 3}},
+            "network_g.backbone.enc_blk_nums: expected a list",
+        ),
+    ],
+)
+def test_key_expectation_and_what_came_are_named(section: str, value: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}"):
+        check_options(variant(section, value), training=True)
