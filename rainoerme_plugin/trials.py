@@ -204,7 +204,7 @@ def _tried(
     """What ``use`` makes of the arguments, which are those of ``target``.
 
     Raises:
-        OptionError: Nothing.
+        OptionError: It fails; of its own errors only those are told that say more than Python does.
     """
     try:
         with warnings.catch_warnings():
@@ -247,7 +247,7 @@ def _refused(
             return OptionError(f"{key}.{name}: expected {_like(instead)}, got {brief(value)}")
     given = ", ".join(f"{name}: {brief(value)}" for name, value in arguments.items())
     what = getattr(target, "__name__", "it")
-    return OptionError(f"{key}: {what} does not take {given or 'no arguments'}")
+    return OptionError(f"{key}: {what} fails with {given or 'no arguments'}")
 
 
 def _like(value: Any) -> str:
