@@ -646,12 +646,12 @@ def test_an_error_of_the_encoder_is_raised(long: Path, tmp_path: Path, monkeypat
 
     written = 0
 
-    def write(self: Any, image: Any) -> None:
+    def write(self: Any, *frame: Any) -> None:
         nonlocal written
         written += 1
         if written > 20:
             raise OSError(28, "No space left on device")
-        original(self, image)
+        original(self, *frame)
 
     original = parts.PartWriter.write
     monkeypatch.setattr(run.PartWriter, "write", write)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -27,20 +27,31 @@ if TYPE_CHECKING:
 
 _COUNTED = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "DURATION")
 """Tags by which Matroska's muxers tell what they have counted."""
+_REHEARSED = 64 << 20
+"""Bytes of stand-ins for frames, about, that a rehearsal writes."""
 _NO_TEXT = bytes(2)
 """The packet of MP4's subtitles that ends one, which its muxer puts in by itself."""
 _TAGS = ("hvc1", "hev1")
 """Ways to keep HEVC in MP4 that players tell apart."""
 
 
-def rehearse(part: Path, source: Path, file: Path, target: Path, look: Look) -> None:
-    """Write a beginning of the target into ``file``, to see that its container can hold what the source does.
+def rehearse(part: Path, timings: Sequence[Timing], source: Path, file: Path, target: Path, look: Look) -> None:
+    """Write the target into ``file`` as `join` will, with the frames of ``part`` again and again for those to come.
 
     Raises:
-        RainOerMeError: It cannot.
+        RainOerMeError: Its container cannot hold what the source does.
     """
-    with _target(part, source, file, target, look):
-        pass
+    with av.open(os.path.abspath(part), "r") as container:
+        stream = container.streams.video[0]
+        ahead = stream.codec_context.reorder_depth
+        frames = [bytes(packet) for packet in container.demux(stream) if packet.size]
+    apart = max(1, len(timings) * max(map(len, frames)) // _REHEARSED)
+    timings = [*timings[:-1:apart], timings[-1]]
+    delay = min(ahead, len(timings) - 1)
+    # So many frames are decoded ahead as are to come, and those shown meanwhile in order.
+    numbers = [min(delay, len(timings) - 1), *range(delay), *range(delay + 1, len(timings))]
+    packets = (av.Packet(frames[place % len(frames)]) for place in range(len(timings)))
+    _write(part, packets, numbers, timings, source, file, target, look)
 
 
 def join(
@@ -59,12 +70,33 @@ def join(
         raise RainOerMeError(
             f"{parts[0].parent}: holds {sum(map(len, orders))} frames of the source's {len(timings)}; remove it"
         )
-    with _target(parts[0], source, file, target, look) as (output, container, stream, streams, notes):
-        encoded = _encoded(parts, _numbers(parts, orders), timings, streams[stream.index], stream)
+    return _write(parts[0], _packets(parts), _numbers(parts, orders), timings, source, file, target, look)
+
+
+def _write(
+    part: Path,
+    packets: Iterator[Packet[Any]],
+    numbers: Sequence[int],
+    timings: Sequence[Timing],
+    source: Path,
+    file: Path,
+    target: Path,
+    look: Look,
+) -> list[str]:
+    with _target(part, source, file, target, look) as (output, container, stream, streams, notes):
+        encoded = _encoded(packets, numbers, timings, streams[stream.index], stream)
         copied = _copied(container, stream, streams)
         for _, packet in heapq.merge(encoded, copied, key=lambda item: item[0]):
             output.mux(packet)
     return notes
+
+
+def _packets(parts: Sequence[Path]) -> Iterator[Packet[Any]]:
+    for part in parts:
+        with av.open(os.path.abspath(part), "r") as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size:
+                    yield packet
 
 
 _Opened = tuple["OutputContainer", "InputContainer", "VideoStream", "dict[int, Stream]", "list[str]"]
@@ -208,9 +240,13 @@ def _numbers(parts: Sequence[Path], orders: Sequence[Sequence[int]]) -> list[int
 
 
 def _encoded(
-    parts: Sequence[Path], numbers: Sequence[int], timings: Sequence[Timing], made: Stream, video: VideoStream
+    packets: Iterable[Packet[Any]],
+    numbers: Sequence[int],
+    timings: Sequence[Timing],
+    made: Stream,
+    video: VideoStream,
 ) -> Iterator[_Timed]:
-    """Packets of the parts one after another, with the times of the source's frames."""
+    """Packets of frames of these numbers, with the times of the source's frames."""
     # A frame is decoded before it is shown: that it is so many frames earlier than one after another suffices for all.
     delay = max(place - number for place, number in enumerate(numbers))
     first, last = timings[0].pts, timings[-1]
@@ -218,22 +254,16 @@ def _encoded(
     average = max(1, round((last.pts - first) / max(1, len(timings) - 1)))
     shown = _shown(timings, video) or average
     step = max(1, min(average, (last.pts - before + shown - 1) // max(1, delay)))
-    place = 0
-    for part in parts:
-        with av.open(os.path.abspath(part), "r") as container:
-            for packet in container.demux(container.streams.video[0]):
-                if not packet.size:
-                    continue
-                timing, late = timings[numbers[place]], place - delay
-                packet.time_base = video.time_base  # type: ignore[assignment]
-                packet.pts, packet.duration = timing
-                packet.dts = timings[late].pts if late >= 0 else first + late * step
-                packet.stream = made  # type: ignore[assignment]
-                place += 1
-                if place == len(numbers) and _family(str(made.container.format.name)) == "mp4":
-                    # There a track is as long as the times from packet to packet, and this.
-                    packet.duration = max(1, last.pts - before + shown - delay * step)
-                yield float(packet.dts * packet.time_base), packet
+    for place, (number, packet) in enumerate(zip(numbers, packets, strict=True)):
+        timing, late = timings[number], place - delay
+        packet.time_base = video.time_base  # type: ignore[assignment]
+        packet.pts, packet.duration = timing
+        packet.dts = timings[late].pts if late >= 0 else first + late * step
+        packet.stream = made
+        if place == len(numbers) - 1 and _family(str(made.container.format.name)) == "mp4":
+            # There a track is as long as the times from packet to packet, and this.
+            packet.duration = max(1, last.pts - before + shown - delay * step)
+        yield float(packet.dts * packet.time_base), packet
 
 
 def _shown(timings: Sequence[Timing], video: VideoStream) -> int:

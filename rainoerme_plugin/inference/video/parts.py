@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+import cv2
 
 from ...data.images import Pixels
 from ...errors import RainOerMeError
-from ...files import is_temporary, sync, write_whole
+from ...files import is_temporary, sha256_of, sync, write_whole
 from .encoders import Encoder
 from .reading import Look, reason, stored
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _FORMATS = ("nut", "matroska", "mov")
@@ -46,9 +48,10 @@ class PartWriter:
         context.color_range, context.color_primaries, context.color_trc, context.colorspace = look.tags
         encoder.apply(context)
 
-    def write(self, image: Pixels) -> None:
-        """Encode one upright image."""
-        frame = self._colours.frame(stored(image, self._look.display), self._format)
+    def write(self, frame: VideoFrame, rainy: Pixels, derained: Pixels) -> None:
+        """Encode a frame of the source, changed as ``derained`` differs from ``rainy``, what it looks like upright."""
+        change: Any = cv2.subtract(derained, rainy, dtype=cv2.CV_32F)
+        frame = self._colours.changed(frame, stored(change, self._look.display), self._format)
         # Some encoders look at the frames' own.
         frame.color_range, frame.color_primaries, frame.color_trc, frame.colorspace = self._look.tags
         frame.pts, frame.time_base = self._count, self._stream.codec_context.time_base
@@ -154,9 +157,9 @@ class Parts:
 
     def keep(self, temporary: Path, number: int, frames: int) -> Path:
         """Make a part of a file that is complete."""
-        # Its name says that all of it is there, after a power cut as well.
+        # Its name says what is in it, after a power cut and on a failing disk as well.
         sync(temporary)
-        path = self.folder / f"{number:06}-{frames}-{temporary.stat().st_size}.part"
+        path = self.folder / f"{number:06}-{frames}-{sha256_of(temporary)}.part"
         os.replace(temporary, path)
         sync(self.folder)
         return path
@@ -193,9 +196,8 @@ def frames_of(part: Path) -> int:
 
 def _is_whole(path: Path) -> bool:
     try:
-        if path.stat().st_size != int(path.stem.split("-")[2]):
+        if sha256_of(path) != path.stem.split("-")[2]:
             return False
-        order = part_order(path)
-    except (RainOerMeError, ValueError):  # ValueError: a name that is none of ours
+        return sorted(part_order(path)) == list(range(frames_of(path)))
+    except (RainOerMeError, OSError, ValueError):  # ValueError: a name that is none of ours
         return False
-    return sorted(order) == list(range(frames_of(path)))

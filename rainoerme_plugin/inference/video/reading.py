@@ -17,7 +17,7 @@ from av.stream import Disposition
 from ...data.images import Pixels
 from ...errors import DataError, one_line
 from . import VIDEO_SUFFIXES, VideoInfo
-from .colours import Colours
+from .colours import Colours, planar
 from .encoders import Tags
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 READ = {"mov", "mp4", "matroska", "webm", "avi", "mpegts"}
 """Formats by FFmpeg's names. It reads many more things, such as lists of addresses to fetch from."""
-_DECLARE = {"mov", "matroska", "avi"}
-"""Formats whose header says how long the whole is."""
-_MISSING = 0.5
-"""Seconds that a video may end before its declared end: containers round, and count a last frame or not."""
 
 
 class DamagedVideoError(DataError):
@@ -55,7 +51,7 @@ class Look(NamedTuple):
 
     def colours(self) -> Colours:
         """To and from RGB."""
-        return Colours(self.pixel_format, self.height, self.tags[0], self.tags[3])
+        return Colours(self.pixel_format, self.height, self.tags[0], self.tags[3], self.codec)
 
 
 class Timing(NamedTuple):
@@ -112,18 +108,18 @@ def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Itera
     frames: Iterator[VideoFrame | None] = (frame for packet in container.demux(stream) for frame in packet.decode())
     if stream.codec_context.name == "ffv1":
         stream.thread_count = 1  # or other threads would complain
-        frames = _heard(frames, "ffv1")
+        frames = heard(frames, "ffv1")
     try:
         for frame in frames:
             if frame is None or frame.is_corrupt:
-                raise DamagedVideoError(_damaged(path, last))
+                raise DamagedVideoError(damaged(path, last))
             yield frame
             last = frame.time or last
     except (av.FFmpegError, OSError) as error:
-        raise DamagedVideoError(_damaged(path, last, reason(error))) from None
+        raise DamagedVideoError(damaged(path, last, reason(error))) from None
 
 
-def _heard(items: Iterator[T], name: str) -> Iterator[T | None]:
+def heard(items: Iterator[T], name: str) -> Iterator[T | None]:
     """The items, with None for one that FFmpeg's part of that name complains of.
 
     Its reader of Matroska goes on behind what is damaged, and its decoder of FFV1 makes up what fails its checksum:
@@ -145,7 +141,8 @@ def _heard(items: Iterator[T], name: str) -> Iterator[T | None]:
             yield item
 
 
-def _damaged(path: Path, seconds: float, why: str = "") -> str:
+def damaged(path: Path, seconds: float, why: str = "") -> str:
+    """The message of a `DamagedVideoError`."""
     remedy = f"cut it there (ffmpeg -i IN -t {seconds:.2f} -c copy OUT), or get the whole file"
     return f"{path}: damaged after {seconds:.2f} s{f' ({why})' if why else ''}; {remedy}"
 
@@ -160,10 +157,7 @@ def look_at(path: Path) -> tuple[Look, VideoInfo]:
         frame = next(decoded(path, container, stream), None)
         if frame is None:
             raise DataError(f"{path}: holds no frame that can be decoded")
-        if frame.interlaced_frame:
-            raise DataError(f"{path}: is interlaced; deinterlace it first (ffmpeg -i IN -vf bwdif -c:a copy OUT)")
-        if any(component.is_alpha for component in frame.format.components):
-            raise DataError(f"{path}: has transparency, which would be lost; flatten it onto a background first")
+        _check_kind(path, container, stream, frame)
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         aspect = stream.sample_aspect_ratio
         look = Look(
@@ -180,6 +174,49 @@ def look_at(path: Path) -> tuple[Look, VideoInfo]:
         seconds = _seconds(container, stream)
         height, width = upright(np.empty((look.height, look.width, 3), np.uint8), look.display).shape[:2]
         return look, VideoInfo(stream.frames or round(seconds * rate), width, height, seconds)
+
+
+def _check_kind(path: Path, container: InputContainer, stream: VideoStream, frame: VideoFrame) -> None:
+    """Refuse what cannot be derained without a loss that nobody would see."""
+    refuse_interlaced(path, frame)
+    # WebM keeps it beside the picture, in packets that FFmpeg's own decoders pass by.
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    if has_alpha or stream.metadata.get("alpha_mode", "0") != "0":
+        raise DataError(f"{path}: has transparency, which would be lost; flatten it onto a background first")
+    if stream.disposition & Disposition.multilayer:
+        raise DataError(
+            f"{path}: has a second layer (another eye's view, or transparency), which would be lost; take it out first "
+            "(ffmpeg -i IN -c:v libx265 -c:a copy OUT)"
+        )
+    try:
+        planar(frame.format.name)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: {error}; convert it first (ffmpeg -i IN -c:v ffv1 -pix_fmt gbrp16le OUT.mkv)"
+        ) from None
+
+
+def refuse_interlaced(path: Path, frame: VideoFrame) -> None:
+    """Refuse a frame that holds two moments.
+
+    Raises:
+        DataError: It does.
+    """
+    if frame.interlaced_frame:
+        raise DataError(f"{path}: is interlaced; deinterlace it first (ffmpeg -i IN -vf bwdif -c:a copy OUT)")
+
+
+def check_frame(path: Path, frame: VideoFrame, look: Look) -> None:
+    """Refuse a frame that is not like the first one.
+
+    Raises:
+        DamagedVideoError: It has another size or pixel format.
+    """
+    if (frame.width, frame.height, frame.format.name) != (look.width, look.height, look.pixel_format):
+        raise DamagedVideoError(
+            f"{path}: changes from {look.width}x{look.height} {look.pixel_format} to "
+            f"{frame.width}x{frame.height} {frame.format.name} after {frame.time or 0:.2f} s; cut it there"
+        )
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float:
@@ -211,32 +248,3 @@ def _turned(image: Pixels, display: Sequence[int], back: bool) -> Pixels:
         return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     flips = slice(None, None, -1 if b < 0 else 1), slice(None, None, -1 if c < 0 else 1)
     return image[flips].swapaxes(0, 1) if back else image.swapaxes(0, 1)[flips]
-
-
-def count_frames(path: Path) -> int:
-    """How many frames a video has, from reading it once without decoding.
-
-    Raises:
-        DamagedVideoError: A packet is damaged, or the file ends before its declared end.
-    """
-    with opened(path) as (container, stream):
-        count, end, last = 0, 0.0, 0.0
-        try:
-            for packet in _heard(container.demux(), "matroska"):
-                if packet is None or packet.is_corrupt:
-                    raise DamagedVideoError(_damaged(path, last))
-                moment = packet.dts if packet.pts is None else packet.pts
-                if moment is not None:
-                    end = max(end, float((moment + (packet.duration or 0)) * packet.time_base))
-                if packet.stream_index == stream.index and packet.size:
-                    count += not packet.is_discard
-                    last = last if moment is None else float(moment * packet.time_base)
-        except (av.FFmpegError, OSError) as error:
-            raise DamagedVideoError(_damaged(path, last, reason(error))) from None
-        if _DECLARE & set(container.format.name.split(",")) and container.duration:
-            declared = ((container.start_time or 0) + container.duration) / av.time_base
-            if container.format.name == "avi" and stream.average_rate:  # its duration is guessed from the file's size
-                declared = max(declared, float(stream.frames / stream.average_rate))
-            if end < declared - _MISSING:
-                raise DamagedVideoError(_damaged(path, last, f"its header says that it has {declared:.2f} s"))
-        return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +16,19 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
 from ... import __version__
-from ...data.images import Pixels, levels
+from ...data.images import Pixels
 from ...data.threads import Track
 from ...errors import RainOerMeError
 from ...files import hidden_beside, put_in_place, sync
 from ..temporal import Blender
 from . import DerainFrames, VideoOptions, VideoReport
+from .colours import planar
 from .encoders import Encoder, encoder_for
 from .joining import join, rehearse
 from .parts import Parts, PartWriter, frames_of
 from .pipe import EndedError, Pipe
-from .reading import DamagedVideoError, Look, Timing, count_frames, decoded, look_at, opened, reason, upright
+from .reading import DamagedVideoError, Look, Timing, check_frame, decoded, look_at, opened, reason, upright
+from .survey import Survey, survey
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -54,7 +57,7 @@ def derain_parts(
     """As `derain_video`, which has looked at the names."""
     started = time.perf_counter()
     look, _ = look_at(source)
-    total = count_frames(source)
+    surveyed = survey(source, look)
     suffix = target.suffix.lower()
     encoder = encoder_for(look.codec, look.profile, look.pixel_format, look.rate, look.tags, suffix, options.quality)
     look = look._replace(tags=encoder.tags)
@@ -62,10 +65,10 @@ def derain_parts(
     whole = parts.temporary("whole", target.suffix)
     try:
         done = parts.resume()
-        _rehearse(parts, source, target, look, encoder)
-        run = _Run(source, derain, options, look, encoder, parts, done)
-        run(track, total)
-        notes = [*run.notes(total), *join(run.done, run.timings, source, whole, target, look)]
+        _rehearse(parts, source, target, look, encoder, surveyed.timings)
+        run = _Run(source, derain, options, look, encoder, parts, done, surveyed)
+        run(track)
+        notes = [*surveyed.notes, *run.notes(), *join(run.done, run.timings, source, whole, target, look)]
         if (aspect := look_at(whole)[0].aspect or 1) != (look.aspect or 1):
             notes.append(
                 f"{target}: its pixels are shaped {aspect}, not {look.aspect or 1}: its container does not say"
@@ -96,15 +99,20 @@ def _about(source: Path, look: Look, encoder: Encoder, options: VideoOptions) ->
     }
 
 
-def _rehearse(parts: Parts, source: Path, target: Path, look: Look, encoder: Encoder) -> None:
+def _rehearse(
+    parts: Parts, source: Path, target: Path, look: Look, encoder: Encoder, timings: Sequence[Timing]
+) -> None:
     """Find out what cannot be written before the network has worked for hours."""
     part, whole = parts.temporary("rehearsal"), parts.temporary("rehearsal", target.suffix)
-    dtype = look.colours().dtype
-    grey = upright(np.full((look.height, look.width, 3), levels(dtype) // 2, dtype), look.display)
+    colours = look.colours()
+    frame = av.VideoFrame(look.width, look.height, planar(look.pixel_format))
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    image = upright(colours.rgb(frame), look.display)
     writer = PartWriter(part, look, encoder)
     try:
-        writer.write(grey)
-        writer.write(grey)
+        for _ in range(2):
+            writer.write(frame, image, image)
         writer.finish()
     except (av.FFmpegError, ValueError) as error:
         writer.abandon()
@@ -114,7 +122,7 @@ def _rehearse(parts: Parts, source: Path, target: Path, look: Look, encoder: Enc
             f"{source}: {encoder.name} cannot encode {look.width}x{look.height} {encoder.pixel_format} "
             f"({reason(error)}); convert it first"
         ) from None
-    rehearse(part, source, whole, target, look)
+    rehearse(part, timings, source, whole, target, look)
     part.unlink()
     whole.unlink()
 
@@ -138,13 +146,15 @@ class _Run:
         encoder: Encoder,
         parts: Parts,
         done: list[Path],
+        surveyed: Survey,
     ) -> None:
         self._source, self._derain, self._options = source, derain, options
         self._look, self._encoder, self._parts = look, encoder, parts
         self._size = -(-options.part // options.batch) * options.batch
         self.done, self.timings = done, list[Timing]()
         self.first = sum(map(frames_of, done))
-        self._moved = 0
+        self._surveyed = surveyed
+        self._moved = self._interlaced = 0
         self._lost: set[str] = set()
         if self.first % self._size:  # only the last one is shorter
             self._start = sys.maxsize
@@ -153,10 +163,13 @@ class _Run:
             self._start = max(0, self.first - (options.batch if options.blend else 0))
         ahead = 2 * options.batch + _AHEAD
         self._frames, self._results = Pipe[Pixels](ahead), Pipe[Pixels](ahead)
+        self._sources = deque[Any]()
+        """What is derained at the moment, in order."""
         self.network = self.waited = 0.0
 
-    def __call__(self, track: Track[Any], total: int) -> None:
+    def __call__(self, track: Track[Any]) -> None:
         """Derain what is left, into parts."""
+        total = len(self._surveyed.timings)
         blender = Blender(self._options.blend)
         number = self._start
         with _beside(self._decode, self._frames), _beside(self._encode, self._results) as encoding:
@@ -210,18 +223,20 @@ class _Run:
                 self._note(frame)
                 if number >= self._start:
                     image: Any = np.ascontiguousarray(upright(colours.rgb(frame), self._look.display))
+                    if number >= self.first:
+                        self._sources.append((frame, image))
                     self._frames.put(image)
         self._frames.end()
 
     def _note(self, frame: VideoFrame) -> None:
         side_data: Any = frame.side_data
         self._lost.update(_LOST[data.type] for data in side_data if data.type in _LOST)
-        look = self._look
-        if (frame.width, frame.height, frame.format.name) != (look.width, look.height, look.pixel_format):
-            raise DamagedVideoError(
-                f"{self._source}: changes from {look.width}x{look.height} {look.pixel_format} to "
-                f"{frame.width}x{frame.height} {frame.format.name} after {frame.time or 0:.2f} s; cut it there"
-            )
+        check_frame(self._source, frame, self._look)
+        self._interlaced += frame.interlaced_frame
+        number, known = len(self.timings), self._surveyed
+        if known.are_final and number < len(known.timings):
+            self.timings.append(known.timings[number])
+            return
         pts = frame.dts if frame.pts is None else frame.pts
         least = self.timings[-1].pts + 1 if self.timings else None
         if pts is None or (least is not None and pts < least):
@@ -229,13 +244,15 @@ class _Run:
             pts = least or 0
         self.timings.append(Timing(pts, frame.duration))
 
-    def notes(self, total: int) -> list[str]:
+    def notes(self) -> list[str]:
         """What was not as it should be."""
-        notes = []
+        notes, total = [], len(self._surveyed.timings)
         if self._moved:
             notes.append(f"{self._source}: {self._moved} frames had no time of their own, or an earlier one's; moved")
         if len(self.timings) != total:
             notes.append(f"{self._source}: {total} packets show {len(self.timings)} frames, all of which are there")
+        if self._interlaced:
+            notes.append(f"{self._source}: {self._interlaced} frames are marked as interlaced, and no longer are")
         notes += (f"{self._source}: {what} are not kept" for what in sorted(self._lost))
         return notes
 
@@ -244,10 +261,11 @@ class _Run:
         count = 0
         temporary = self._parts.temporary("part")
         try:
-            for image in self._results:
+            for derained in self._results:
+                frame, rainy = self._sources.popleft()
                 if writer is None:
                     writer, count = PartWriter(temporary, self._look, self._encoder), 0
-                writer.write(image)
+                writer.write(frame, rainy, derained)
                 count += 1
                 if count == self._size:
                     self._keep(writer, temporary, count)
