@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import heapq
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from av.stream import Discard
 
 from ...errors import RainOerMeError
+from .containers import family, target_of
 from .parts import frames_of, part_order
-from .reading import Look, Timing, opened, reason
+from .reading import Look, Timing, opened
 
 if TYPE_CHECKING:
-    from av.container import InputContainer, OutputContainer
+    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-_COUNTED = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "DURATION")
-"""Tags by which Matroska's muxers tell what they have counted."""
 _REHEARSED = 64 << 20
 """Bytes of stand-ins for frames, about, that a rehearsal writes."""
 _NO_TEXT = bytes(2)
 """The packet of MP4's subtitles that ends one, which its muxer puts in by itself."""
-_TAGS = ("hvc1", "hev1")
-"""Ways to keep HEVC in MP4 that players tell apart."""
 
 
-def rehearse(part: Path, timings: Sequence[Timing], source: Path, file: Path, target: Path, look: Look) -> None:
+def rehearse(
+    part: Path, timings: Sequence[Timing], source: Path, file: Path, target: Path, look: Look, with_data: bool = True
+) -> None:
     """Write the target into ``file`` as `join` will, with the frames of ``part`` again and again for those to come.
 
     Raises:
@@ -51,11 +46,24 @@ def rehearse(part: Path, timings: Sequence[Timing], source: Path, file: Path, ta
     # So many frames are decoded ahead as are to come, and those shown meanwhile in order.
     numbers = [min(delay, len(timings) - 1), *range(delay), *range(delay + 1, len(timings))]
     packets = (av.Packet(frames[place % len(frames)]) for place in range(len(timings)))
-    _write(part, packets, numbers, timings, source, file, target, look)
+    _write(part, packets, numbers, timings, source, file, target, look, with_data)
+    with opened(file) as (written, stream):
+        shown = sum(packet.size > 0 and not packet.is_discard for packet in written.demux(stream))
+    if shown < len(timings):
+        raise RainOerMeError(
+            f"{target}: would show {shown} of {len(timings)} frames, as the times of {source.name} do not fit its "
+            "container; give it another rate first (ffmpeg -i IN -vf setpts=N/25/TB -r 25 OUT)"
+        )
 
 
 def join(
-    parts: Sequence[Path], timings: Sequence[Timing], source: Path, file: Path, target: Path, look: Look
+    parts: Sequence[Path],
+    timings: Sequence[Timing],
+    source: Path,
+    file: Path,
+    target: Path,
+    look: Look,
+    with_data: bool = True,
 ) -> list[str]:
     """Write the target into ``file``: the frames of ``parts`` at their times, and all else as it is in ``source``.
 
@@ -70,7 +78,7 @@ def join(
         raise RainOerMeError(
             f"{parts[0].parent}: holds {sum(map(len, orders))} frames of the source's {len(timings)}; remove it"
         )
-    return _write(parts[0], _packets(parts), _numbers(parts, orders), timings, source, file, target, look)
+    return _write(parts[0], _packets(parts), _numbers(parts, orders), timings, source, file, target, look, with_data)
 
 
 def _write(
@@ -82,8 +90,9 @@ def _write(
     file: Path,
     target: Path,
     look: Look,
+    with_data: bool,
 ) -> list[str]:
-    with _target(part, source, file, target, look) as (output, container, stream, streams, notes):
+    with target_of(part, source, file, target, look, with_data) as (output, container, stream, streams, notes):
         encoded = _encoded(packets, numbers, timings, streams[stream.index], stream)
         copied = _copied(container, stream, streams)
         for _, packet in heapq.merge(encoded, copied, key=lambda item: item[0]):
@@ -97,116 +106,6 @@ def _packets(parts: Sequence[Path]) -> Iterator[Packet[Any]]:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size:
                     yield packet
-
-
-_Opened = tuple["OutputContainer", "InputContainer", "VideoStream", "dict[int, Stream]", "list[str]"]
-
-
-@contextmanager
-def _target(part: Path, source: Path, file: Path, target: Path, look: Look) -> Iterator[_Opened]:
-    """The target open, with all streams, and the source."""
-    with opened(source) as (container, stream), av.open(os.path.abspath(part), "r") as first:
-        options = _muxing(target, container, stream)
-        output = av.open(os.path.abspath(file), "w", metadata_errors="surrogateescape", container_options=options)
-        try:
-            streams, notes = _add_streams(output, container, stream, first.streams.video[0], look, target)
-            output.start_encoding()
-            yield output, container, stream, streams, notes
-            output.close()
-        except (av.FFmpegError, ValueError) as error:
-            if isinstance(error, OSError):
-                raise
-            raise RainOerMeError(
-                f"{target}: cannot hold what {source.name} does ({reason(error)}); take {source.suffix}, its suffix"
-            ) from None
-        finally:
-            with suppress(av.FFmpegError, OSError, ValueError):
-                output.close()
-
-
-def _muxing(target: Path, source: InputContainer, video: VideoStream) -> dict[str, str]:
-    family, from_family = _family(target.suffix), _family(Path(source.name).suffix)
-    if family == "mp4":
-        options = {}
-        begin = (video.start_time or 0) * Fraction(video.time_base or 1)
-        if (1000 * begin).denominator > 1:
-            # The file's own clock, in which a late begin is told, has milliseconds by default, and cuts off the rest.
-            options["movie_timescale"] = str(math.lcm(1000, begin.denominator))
-        if any(key.startswith("com.") for key in source.metadata):
-            # Tags that are not in the format's own list, such as a phone's place and model.
-            options["movflags"] = "use_metadata_tags"
-        return options
-    if family == from_family == "ts":
-        return {"mpegts_copyts": "1"}
-    if family == from_family == "mkv":
-        # Else sound that begins before 0 would shift all the rest.
-        return {"avoid_negative_ts": "disabled"}
-    return {}
-
-
-def _family(suffix: str) -> str:
-    """The container that a suffix stands for, by one of its names."""
-    alike = {"m4v": "mp4", "mov": "mp4", "ipod": "mp4", "webm": "mkv", "mts": "ts", "m2ts": "ts"}
-    name = suffix.lower().removeprefix(".")
-    return alike.get(name, name)
-
-
-def _add_streams(
-    output: OutputContainer,
-    container: InputContainer,
-    video: VideoStream,
-    encoded: VideoStream,
-    look: Look,
-    target: Path,
-) -> tuple[dict[int, Stream], list[str]]:
-    """Streams of the target for those of the source, by the source's index, and what is left out."""
-    output.metadata.update(container.metadata)
-    output.set_chapters(container.chapters())
-    streams: dict[int, Stream] = {}
-    notes: list[str] = []
-    for stream in container.streams:
-        made: Stream
-        if stream.index == video.index:
-            made = _add_video(output, video, encoded, look)
-        elif stream.type == "data" and stream.discard == Discard.all:
-            continue  # titles of chapters
-        else:
-            try:
-                made = output.add_stream_from_template(stream, opaque=True)
-            except (ValueError, av.FFmpegError) as error:
-                what = f"{stream.type} stream {stream.index} ({stream.name or 'of unknown format'})"
-                if stream.type == "data":
-                    notes.append(f"{target.name}: {what} is left out ({reason(error)})")
-                    continue
-                suffix = Path(container.name).suffix
-                raise RainOerMeError(
-                    f"{target}: {target.suffix} cannot hold {what} of the source; take {suffix}, its suffix"
-                ) from None
-        made.disposition = stream.disposition
-        kept = {key: value for key, value in stream.metadata.items() if not key.startswith(_COUNTED)}
-        if stream.index == video.index:
-            kept = {key: value for key, value in kept.items() if key.lower() != "encoder"}
-        if "name" in kept and _family(target.suffix) == "mp4":
-            kept.setdefault("title", kept["name"])  # it is read by one name, and written by the other
-        made.metadata.update(kept)
-        streams[stream.index] = made
-    return streams, notes
-
-
-def _add_video(output: OutputContainer, video: VideoStream, encoded: VideoStream, look: Look) -> Stream:
-    made: Any = output.add_stream_from_template(encoded, opaque=True)
-    made.time_base = video.time_base
-    context = made.codec_context
-    context.framerate = look.rate
-    if look.aspect is not None:
-        context.sample_aspect_ratio = look.aspect
-    context.color_range, context.color_primaries, context.color_trc, context.colorspace = look.tags
-    if look.display is not None:
-        made.set_display_matrix(look.display)
-    tag = video.codec_context.codec_tag
-    if tag in _TAGS and encoded.codec_context.name == "hevc" and _family(str(output.format.name)) == "mp4":
-        context.codec_tag = tag
-    return made
 
 
 _Timed = tuple[float, "Packet[Any]"]
@@ -260,7 +159,7 @@ def _encoded(
         packet.pts, packet.duration = timing
         packet.dts = timings[late].pts if late >= 0 else first + late * step
         packet.stream = made
-        if place == len(numbers) - 1 and _family(str(made.container.format.name)) == "mp4":
+        if place == len(numbers) - 1 and family(str(made.container.format.name)) == "mp4":
             # There a track is as long as the times from packet to packet, and this.
             packet.duration = max(1, last.pts - before + shown - delay * step)
         yield float(packet.dts * packet.time_base), packet

@@ -79,13 +79,13 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with container:
         if not READ & set(container.format.name.split(",")):
             raise DataError(f"{path}: not a video that is read ({', '.join(VIDEO_SUFFIXES)})")
-        stream = next((stream for stream in container.streams.video if not _is_picture(stream.disposition)), None)
+        stream = next((stream for stream in container.streams.video if not is_picture(stream.disposition)), None)
         if stream is None or stream.codec_context is None:
             raise DataError(f"{path}: holds no video, or one in a format that PyAV does not decode")
         yield container, stream
 
 
-def _is_picture(disposition: Disposition) -> bool:
+def is_picture(disposition: Disposition) -> bool:
     """Whether a stream is a cover."""
     return bool(disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 

@@ -65,10 +65,10 @@ def derain_parts(
     whole = parts.temporary("whole", target.suffix)
     try:
         done = parts.resume()
-        _rehearse(parts, source, target, look, encoder, surveyed.timings)
+        with_data = _rehearse(parts, source, target, look, encoder, surveyed.timings)
         run = _Run(source, derain, options, look, encoder, parts, done, surveyed)
         run(track)
-        notes = [*surveyed.notes, *run.notes(), *join(run.done, run.timings, source, whole, target, look)]
+        notes = [*surveyed.notes, *run.notes(), *join(run.done, run.timings, source, whole, target, look, with_data)]
         if (aspect := look_at(whole)[0].aspect or 1) != (look.aspect or 1):
             notes.append(
                 f"{target}: its pixels are shaped {aspect}, not {look.aspect or 1}: its container does not say"
@@ -101,8 +101,12 @@ def _about(source: Path, look: Look, encoder: Encoder, options: VideoOptions) ->
 
 def _rehearse(
     parts: Parts, source: Path, target: Path, look: Look, encoder: Encoder, timings: Sequence[Timing]
-) -> None:
-    """Find out what cannot be written before the network has worked for hours."""
+) -> bool:
+    """Find out what cannot be written before the network has worked for hours.
+
+    Returns:
+        Whether the target can hold the source's streams of data.
+    """
     part, whole = parts.temporary("rehearsal"), parts.temporary("rehearsal", target.suffix)
     colours = look.colours()
     frame = av.VideoFrame(look.width, look.height, planar(look.pixel_format))
@@ -122,9 +126,15 @@ def _rehearse(
             f"{source}: {encoder.name} cannot encode {look.width}x{look.height} {encoder.pixel_format} "
             f"({reason(error)}); convert it first"
         ) from None
-    rehearse(part, timings, source, whole, target, look)
+    with_data = True
+    try:
+        rehearse(part, timings, source, whole, target, look)
+    except RainOerMeError:
+        with_data = False
+        rehearse(part, timings, source, whole, target, look, with_data)
     part.unlink()
     whole.unlink()
+    return with_data
 
 
 class _Run:
