@@ -68,7 +68,7 @@ def target_of(
 
 
 def _remedy(source: Path, target: Path, stream: int | None = None) -> str:
-    if family(source.suffix) != family(target.suffix):
+    if source.suffix.lower() != target.suffix.lower():
         return f"take {source.suffix}, its suffix"
     left_out = "-map 0:v:0 -map 0:a?" if stream is None else f"-map 0 -map -0:{stream}"
     return f"leave out what is in the way first (ffmpeg -i IN {left_out} -c copy OUT)"

@@ -42,11 +42,10 @@ def rehearse(
         frames = [bytes(packet) for packet in container.demux(stream) if packet.size]
     apart = max(1, len(timings) * max(map(len, frames)) // _REHEARSED)
     timings = [*timings[:-1:apart], timings[-1]]
-    delay = min(ahead, len(timings) - 1)
-    # So many frames are decoded ahead as are to come, and those shown meanwhile in order.
-    numbers = [min(delay, len(timings) - 1), *range(delay), *range(delay + 1, len(timings))]
     packets = (av.Packet(frames[place % len(frames)]) for place in range(len(timings)))
-    _write(part, packets, numbers, timings, source, file, target, look, with_data)
+    numbers = range(len(timings))
+    ahead = min(ahead, len(timings) - 1)
+    _write(part, packets, numbers, ahead, timings, source, file, target, look, with_data)
     with opened(file) as (written, stream):
         shown = sum(packet.size > 0 and not packet.is_discard for packet in written.demux(stream))
     if shown < len(timings):
@@ -78,13 +77,17 @@ def join(
         raise RainOerMeError(
             f"{parts[0].parent}: holds {sum(map(len, orders))} frames of the source's {len(timings)}; remove it"
         )
-    return _write(parts[0], _packets(parts), _numbers(parts, orders), timings, source, file, target, look, with_data)
+    numbers = _numbers(parts, orders)
+    # A frame is decoded before it is shown: that it is so many frames earlier than one after another suffices for all.
+    ahead = max(place - number for place, number in enumerate(numbers))
+    return _write(parts[0], _packets(parts), numbers, ahead, timings, source, file, target, look, with_data)
 
 
 def _write(
     part: Path,
     packets: Iterator[Packet[Any]],
     numbers: Sequence[int],
+    ahead: int,
     timings: Sequence[Timing],
     source: Path,
     file: Path,
@@ -93,7 +96,7 @@ def _write(
     with_data: bool,
 ) -> list[str]:
     with target_of(part, source, file, target, look, with_data) as (output, container, stream, streams, notes):
-        encoded = _encoded(packets, numbers, timings, streams[stream.index], stream)
+        encoded = _encoded(packets, numbers, ahead, timings, streams[stream.index], stream)
         copied = _copied(container, stream, streams)
         for _, packet in heapq.merge(encoded, copied, key=lambda item: item[0]):
             output.mux(packet)
@@ -141,13 +144,12 @@ def _numbers(parts: Sequence[Path], orders: Sequence[Sequence[int]]) -> list[int
 def _encoded(
     packets: Iterable[Packet[Any]],
     numbers: Sequence[int],
+    delay: int,
     timings: Sequence[Timing],
     made: Stream,
     video: VideoStream,
 ) -> Iterator[_Timed]:
     """Packets of frames of these numbers, with the times of the source's frames."""
-    # A frame is decoded before it is shown: that it is so many frames earlier than one after another suffices for all.
-    delay = max(place - number for place, number in enumerate(numbers))
     first, last = timings[0].pts, timings[-1]
     before = timings[-1 - delay].pts
     average = max(1, round((last.pts - first) / max(1, len(timings) - 1)))
