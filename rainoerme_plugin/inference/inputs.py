@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ..data.images import SUFFIXES
 from ..errors import OptionError
 from ..files import are_one, user_path
-from .video import VIDEO_SUFFIXES
+from .video import VIDEO_SUFFIXES, why_unread
 
 READ = (*SUFFIXES, *VIDEO_SUFFIXES)
 """Suffixes of pictures and videos."""
@@ -79,6 +79,8 @@ def _in_folder(folder: Path, output: Path, tell: Tell) -> Found:
                 yield path, str(path.relative_to(folder))
             elif suffix in _CONVERT:
                 unread.setdefault(_CONVERT[suffix], []).append(path)
+            elif (line := why_unread(path)) is not None:
+                tell(line)
             else:
                 others[suffix or "without a suffix"] += 1
     for remedy, paths in unread.items():

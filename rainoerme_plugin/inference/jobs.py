@@ -14,7 +14,7 @@ from ..errors import OptionError
 from ..files import ignores_case, inode, named_after, user_path
 from .compare import is_page
 from .inputs import READ, Tell, find_files
-from .video import VIDEO_SUFFIXES, VideoOptions
+from .video import VideoOptions, is_video
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
-        return _is_video(self.source)
+        return is_video(self.source)
 
     @property
     def target(self) -> Path:
@@ -92,23 +92,19 @@ def find_jobs(
     return found
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
 def _named(name: str, wanted: Wanted) -> str:
     """The result's path below the output folder, with slashes."""
     path = Path(name)
-    if wanted.kind is not None and not _is_video(path):
+    if wanted.kind is not None and not is_video(path):
         path = path.with_name(named_after(path.stem, f".{wanted.kind}"))
     return path.as_posix()
 
 
 def _results(target: Path, source: Path, wanted: Wanted) -> dict[str, Path]:
     files = {}
-    if wanted.rain and not _is_video(source):
+    if wanted.rain and not is_video(source):
         files["rain"] = target.with_name(named_after(target.name, ".rain.png"))
-    if wanted.side and not _is_video(source):
+    if wanted.side and not is_video(source):
         files["side"] = target.with_name(named_after(target.name, ".compare.jpg"))
     return {**files, "derained": target}
 

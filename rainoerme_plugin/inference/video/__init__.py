@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ...data.images import Pixels
 from ...data.threads import Track, untracked
-from ...errors import OptionError, RainOerMeError
+from ...errors import DataError, OptionError, RainOerMeError
 from ...files import claim
+from .kinds import VIDEO_SUFFIXES, is_video, why_unread
 
 Frames: TypeAlias = Sequence[Pixels]
 """(H, W, 3) uint8 or uint16 RGB, upright, of one shape."""
@@ -26,7 +27,18 @@ Frames: TypeAlias = Sequence[Pixels]
 DerainFrames: TypeAlias = Callable[[Frames], Sequence[Pixels]]
 """Some frames to as many derained ones of the same shape and type; called from one thread only."""
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "DerainFrames",
+    "Frames",
+    "VideoInfo",
+    "VideoOptions",
+    "VideoReport",
+    "derain_video",
+    "is_video",
+    "probe_video",
+    "why_unread",
+]
 
 
 @dataclass(frozen=True)
@@ -87,9 +99,11 @@ def probe_video(path: Path) -> VideoInfo:
     """Size, length and number of frames (which may be an estimate) of a video; its first frame is decoded.
 
     Raises:
-        DataError: It is missing, no video, damaged, interlaced, or transparent.
+        DataError: It is missing, no video that is read, damaged, interlaced, or transparent.
         RainOerMeError: PyAV is not installed.
     """
+    if (line := why_unread(path)) is not None:
+        raise DataError(line)
     _need_av()
     from .reading import look_at
 
@@ -122,6 +136,8 @@ def derain_video(
         RainOerMeError: The target cannot hold it, another process writes to the target, or PyAV is not installed.
         OSError: There is no place for the target.
     """
+    if (line := why_unread(source)) is not None:
+        raise DataError(line)
     _need_av()
     from .run import derain_parts
 

@@ -99,7 +99,11 @@ def _muxing(target: Path, source: InputContainer, video: VideoStream) -> dict[st
 
 def family(suffix: str) -> str:
     """The container that a suffix stands for, by one of its names."""
-    alike = {"m4v": "mp4", "mov": "mp4", "ipod": "mp4", "webm": "mkv", "mts": "ts", "m2ts": "ts"}
+    alike = {
+        **dict.fromkeys(("m4v", "mov", "ipod", "3gp", "3g2", "f4v"), "mp4"),
+        **dict.fromkeys(("mts", "m2ts", "m2t"), "ts"),
+        "webm": "mkv",
+    }
     name = suffix.lower().removeprefix(".")
     return alike.get(name, name)
 
