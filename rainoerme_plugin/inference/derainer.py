@@ -66,8 +66,13 @@ class Derainer:
 
     @property
     def identity(self) -> str:
-        """What results depend on beside the image: the weights' checksum, precision, and tiles that are set."""
-        return f"{self.opened.sha256} {self._run.precision} {self.tile}"
+        """What results depend on, to the bit, beside the image and this package's code.
+
+        The weights' checksum, precision, tiles and how many go through at a time, PyTorch, and the device: which one,
+        or the threads among which a CPU shares sums.
+        """
+        where = f"cpu, {torch.get_num_threads()} threads" if self.device.type == "cpu" else _name_of(self.device)
+        return f"{self.opened.sha256} {self._run.precision} {self.tile} {self.batch} {torch.__version__} {where}"
 
     def __call__(self, image: Image) -> Image:
         """The derained version of an image, of its kind, shape and dtype.
@@ -152,6 +157,10 @@ class Derainer:
         except NotFiniteError as error:
             remedy = "" if self._run.precision == "float32" else "; try it without half precision"
             raise DataError(f"{error}{remedy}") from None
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def load_derainer(

@@ -225,7 +225,7 @@ def _derain_video(job: Job, derainer: Derainer, wanted: Wanted, outcome: Outcome
     try:
         options = replace(wanted.video, network=derainer.identity)
         report = derain_video(job.source, job.target, derainer.many, options, track)
-        outcome.notes += [f"{job.source}: {note}" for note in report.notes]
+        outcome.notes += report.notes
         outcome.done += 1
     except (RainOerMeError, OSError, RuntimeError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in _NO_PLACE:

@@ -43,10 +43,20 @@ def test_a_folder_keeps_its_structure(here: Path) -> None:
 
 
 def test_what_is_left_alone_is_told(here: Path) -> None:
-    make(here, "in/a.png", "in/b.gif", "in/c.gif", "in/notes")
+    make(here, "in/a.png", "in/b.txt", "in/c.txt", "in/notes")
     said: list[str] = []
     find_jobs(["in"], "out", tell=said.append)
-    assert said == ["in: 3 other files are left alone (.gif, without a suffix)"]
+    assert said == ["in: 3 other files are left alone (.txt, without a suffix)"]
+
+
+def test_videos_of_other_kinds_are_told_how_to_convert(here: Path) -> None:
+    make(here, "in/a.png", "in/b.gif", "in/c.MPG")
+    said: list[str] = []
+    assert [job.name for job in find_jobs(["in"], "out", tell=said.append)] == ["a.png"]
+    assert [line.partition(":")[0] for line in said] == ["in/b.gif", "in/c.MPG"]
+    assert "convert it first (ffmpeg -i IN -c:v ffv1 -pix_fmt bgr0 OUT.mkv)" in said[0]
+    named = find_jobs(["in/b.gif"], "out", suffix=".jpg")
+    assert [(job.name, job.is_video) for job in named] == [("b.gif", True)]
 
 
 def test_results_of_an_earlier_run_below_the_input_are_no_input(here: Path) -> None:

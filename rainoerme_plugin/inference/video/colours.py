@@ -131,16 +131,17 @@ class Colours:
             for plane in planes
         ]
 
-    def _rounded(self, image: _Samples) -> Any:
+    def _rounded(self, image: Any) -> Any:
         """Within the levels of RGB's type."""
-        return cv2.add(image, (0, 0, 0, 0), dtype=self._kind)
+        nothing: Any = (0, 0, 0, 0)
+        return cv2.add(image, nothing, dtype=self._kind)
 
     def _larger(self, plane: _Samples, size: tuple[int, ...]) -> _Samples:
         """Chroma at the places of all luma samples, linearly between its own."""
         across, down = self._step
         if (across, down) == (1, 1):
             return plane
-        where = np.float32([[1 / across, 0, -self._first / across], [0, 1 / down, -(down - 1) / 2 / down]])
+        where = np.array([[1 / across, 0, -self._first / across], [0, 1 / down, -(down - 1) / 2 / down]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(plane, where, size[::-1], flags=how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 

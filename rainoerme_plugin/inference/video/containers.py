@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-_COUNTED = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "DURATION")
+COUNTED = ("BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS", "DURATION")
 """Tags by which Matroska's muxers tell what they have counted."""
 _HEVC_TAGS = ("hvc1", "hev1")
 """Ways to keep HEVC in MP4 that players tell apart."""
@@ -137,14 +137,19 @@ def _add_streams(
             continue
         elif is_data and (stream.name is None or not with_data):
             # What FFmpeg does not know, its muxers write without the description that tells how to read it.
-            notes.append(f"{target.name}: {what} is left out")
+            notes.append(f"{target}: {what} is left out")
+            continue
+        elif family(target.suffix) == "mkv" and "mimetype" in stream.metadata and is_picture(stream.disposition):
+            # An attached picture, which FFmpeg reads as a stream; as one it would be a second video.
+            about = stream.metadata
+            output.add_attachment(about.get("filename", "cover"), about["mimetype"], _attached(container, stream))
             continue
         else:
             try:
                 made = output.add_stream_from_template(stream, opaque=True)
             except (ValueError, av.FFmpegError) as error:
-                if is_data:
-                    notes.append(f"{target.name}: {what} is left out ({reason(error)})")
+                if is_data or is_picture(stream.disposition):
+                    notes.append(f"{target}: {what} is left out ({reason(error)})")
                     continue
                 source = Path(container.name)
                 raise RainOerMeError(
@@ -152,9 +157,9 @@ def _add_streams(
                     f"{_remedy(source, target, stream.index)}"
                 ) from None
             if stream.type == "video" and not is_picture(stream.disposition):
-                notes.append(f"{target.name}: {what} is copied as it is; only the first picture is derained")
+                notes.append(f"{target}: {what} is copied as it is; only the first picture is derained")
         made.disposition = stream.disposition
-        kept = {key: value for key, value in stream.metadata.items() if not key.startswith(_COUNTED)}
+        kept = {key: value for key, value in stream.metadata.items() if not key.startswith(COUNTED)}
         if stream.index == video.index:
             kept = {key: value for key, value in kept.items() if key.lower() != "encoder"}
         if "name" in kept and family(target.suffix) == "mp4":
@@ -164,6 +169,12 @@ def _add_streams(
     if timecode is not None:
         streams[video.index].metadata.setdefault("timecode", timecode)
     return streams, notes
+
+
+def _attached(container: InputContainer, stream: Stream) -> bytes:
+    """The bytes of an attached picture."""
+    with av.open(container.name, "r") as again:
+        return next(bytes(packet) for packet in again.demux(again.streams[stream.index]) if packet.size)
 
 
 def _add_video(output: OutputContainer, video: VideoStream, encoded: VideoStream, look: Look) -> Stream:

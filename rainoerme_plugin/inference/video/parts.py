@@ -51,7 +51,8 @@ class PartWriter:
     def write(self, frame: VideoFrame, rainy: Pixels, derained: Pixels) -> None:
         """Encode a frame of the source, changed as ``derained`` differs from ``rainy``, what it looks like upright."""
         change: Any = cv2.subtract(derained, rainy, dtype=cv2.CV_32F)
-        frame = self._colours.changed(frame, stored(change, self._look.display), self._format)
+        change = stored(change, self._look.display)
+        frame = self._colours.changed(frame, change, self._format)
         # Some encoders look at the frames' own.
         frame.color_range, frame.color_primaries, frame.color_trc, frame.colorspace = self._look.tags
         frame.pts, frame.time_base = self._count, self._stream.codec_context.time_base
@@ -119,19 +120,22 @@ class Parts:
     def _manifest(self) -> Path:
         return self.folder / "about.json"
 
-    def resume(self) -> list[Path]:
-        """The parts from the first on that can be used; the folder is there, and nothing else in it.
+    def resume(self) -> tuple[list[Path], int]:
+        """The parts from the first on that can be used, and how many cannot.
+
+        The folder is there afterwards, and nothing else in it.
 
         Raises:
             RainOerMeError: In the folder is something that is not ours.
         """
         found: list[Path] = []
+        there = sorted(self.folder.glob("*-*-*.part"))
         if foreign := [path.name for path in self._all() if not _is_ours(path)]:
             raise RainOerMeError(
                 f"{self.folder}: is where parts of the video are kept, but holds other files ({foreign[0]}); move them"
             )
         if self._belong():
-            by_number = {path.name.partition("-")[0]: path for path in self.folder.glob("*-*-*.part")}
+            by_number = {path.name.partition("-")[0]: path for path in there}
             while (path := by_number.get(f"{len(found):06}")) is not None and _is_whole(path):
                 found.append(path)
         if not found:
@@ -140,7 +144,7 @@ class Parts:
         for path in self._all():
             if path not in found and path != self._manifest:
                 path.unlink()
-        return found
+        return found, len(there) - len(found)
 
     def _all(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.exists() else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 import time
@@ -12,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
+import cv2
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
 
-from ... import __version__
 from ...data.images import Pixels
 from ...data.threads import Track
 from ...errors import RainOerMeError
@@ -25,6 +25,7 @@ from . import DerainFrames, VideoOptions, VideoReport
 from .colours import planar
 from .encoders import Encoder, encoder_for
 from .joining import join, rehearse
+from .kept import beside, what_is_lost
 from .parts import Parts, PartWriter, frames_of
 from .pipe import EndedError, Pipe
 from .reading import DamagedVideoError, Look, Timing, check_frame, decoded, look_at, opened, reason, upright
@@ -36,19 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AHEAD = 8
 """Frames that are decoded before their turn, and as many that wait to be encoded, beyond two batches."""
-
-_LOST = {
-    SideData.MASTERING_DISPLAY_METADATA: "HDR10 levels of the mastering display",
-    SideData.CONTENT_LIGHT_LEVEL: "HDR10 light levels",
-    SideData.DYNAMIC_HDR_PLUS: "HDR10+ scenes",
-    SideData.DOVI_METADATA: "Dolby Vision layers",
-    SideData.SPHERICAL: "tags of a video all around",
-    SideData.STEREO3D: "tags of a stereoscopic video",
-    SideData.A53_CC: "captions inside of the picture's stream",
-    SideData.GOP_TIMECODE: "timecodes inside of the picture's stream",
-    SideData.S12M_TIMECODE: "timecodes inside of the picture's stream",
-}
-"""What stands beside frames, and PyAV cannot write."""
 
 
 def derain_parts(
@@ -64,15 +52,15 @@ def derain_parts(
     parts = Parts(hidden_beside(target, "parts"), _about(source, look, encoder, options))
     whole = parts.temporary("whole", target.suffix)
     try:
-        done = parts.resume()
+        done, others = parts.resume()
+        notes = list(surveyed.notes)
+        if others:
+            notes.append(f"{target}: {others} parts of a stopped run are damaged, or were made otherwise; made anew")
         with_data = _rehearse(parts, source, target, look, encoder, surveyed.timings)
         run = _Run(source, derain, options, look, encoder, parts, done, surveyed)
         run(track)
-        notes = [*surveyed.notes, *run.notes(), *join(run.done, run.timings, source, whole, target, look, with_data)]
-        if (aspect := look_at(whole)[0].aspect or 1) != (look.aspect or 1):
-            notes.append(
-                f"{target}: its pixels are shaped {aspect}, not {look.aspect or 1}: its container does not say"
-            )
+        notes += [*run.notes(), *join(run.done, run.timings, source, whole, target, look, with_data)]
+        notes += what_is_lost(source, look, whole, target)
         sync(whole)
         put_in_place(whole, target)
         sync(target.parent)
@@ -95,8 +83,19 @@ def _about(source: Path, look: Look, encoder: Encoder, options: VideoOptions) ->
         "look": repr(look),
         "encoder": repr(encoder),
         "options": repr(options),
-        "versions": [__version__, av.__version__],
+        "code": _code(),
+        "libraries": [av.__version__, str(av.library_versions), cv2.__version__, np.__version__],
+        "cores": os.cpu_count(),  # encoders share work by them
     }
+
+
+def _code() -> str:
+    """A checksum of this package's code: parts of two versions of it do not make one video."""
+    package = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _rehearse(
@@ -239,8 +238,7 @@ class _Run:
         self._frames.end()
 
     def _note(self, frame: VideoFrame) -> None:
-        side_data: Any = frame.side_data
-        self._lost.update(_LOST[data.type] for data in side_data if data.type in _LOST)
+        self._lost |= beside(frame)
         check_frame(self._source, frame, self._look)
         self._interlaced += frame.interlaced_frame
         number, known = len(self.timings), self._surveyed

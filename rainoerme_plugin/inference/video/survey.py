@@ -1,6 +1,6 @@
 """One reading of a whole video before the network works: whether all is there, when frames are shown, what changes.
 
-All packets are read, and keyframes decoded some seconds apart: what would have to be refused in the midst of the work
+All packets are read, and keyframes decoded some frames apart: what would have to be refused in the midst of the work
 is refused before it.
 """
 
@@ -24,8 +24,8 @@ _DECLARE = {"mov", "matroska", "avi"}
 """Formats whose header says how long the whole is."""
 _MISSING = 0.5
 """Seconds that a video may end before its declared end: containers round, and count a last frame or not."""
-_APART = 2.0
-"""Seconds between keyframes that are decoded."""
+_APART = 24
+"""Frames between keyframes that are decoded."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def survey(path: Path, look: Look) -> Survey:
         by_packets = container.format.name == "avi"
         timings: list[Timing] = []
         end = last = 0.0
-        following, packets = 0.0, 0
+        following = packets = 0
         try:
             for packet in heard(container.demux(), "matroska"):
                 if packet is None or packet.is_corrupt:
@@ -67,8 +67,8 @@ def survey(path: Path, look: Look) -> Survey:
                 if not packet.is_discard:
                     before = timings[-1].pts if timings else 0
                     timings.append(Timing(before if moment is None else moment, packet.duration or 0))
-                if packet.is_keyframe and last >= following:
-                    following = last + _APART
+                if packet.is_keyframe and packets > following:
+                    following = packets + _APART
                     _check_keyframe(path, packet, stream, look)
         except (av.FFmpegError, OSError) as error:
             raise DamagedVideoError(damaged(path, last, reason(error))) from None
@@ -106,9 +106,8 @@ def _check_whole(
     Raises:
         DamagedVideoError: Not all is there that the file names.
     """
-    counted = f"{packets} of {stream.frames} frames are there"
     if lacks := missing_bytes(path):
-        more = f"; {counted}" if stream.frames > packets else ""
+        more = f"; {packets} of {stream.frames} frames are there" if stream.frames > packets else ""
         raise DamagedVideoError(damaged(path, last, f"{lacks:,} bytes are missing at its end{more}"))
     named = sum(entry.size > 0 for entry in stream.index_entries)
     if named > packets:
@@ -118,8 +117,6 @@ def _check_whole(
         declared = ((container.start_time or 0) + container.duration) / av.time_base
         if end < declared - _MISSING:
             raise DamagedVideoError(damaged(path, last, f"its header says that it has {declared:.2f} s"))
-    if "avi" in formats and stream.frames > packets:
-        return [f"{path}: {counted}, by its header; it is whole otherwise, and has none between them"]
     if "avi" in formats and not stream.frames:
         return [f"{path}: was never finished by what wrote it, so that frames may be missing at its end"]
     return []
