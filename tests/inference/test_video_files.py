@@ -161,6 +161,21 @@ def test_tags_codecs_and_depths_that_are_not_kept_are_told(tmp_path: Path) -> No
     assert any("its pixels are yuv444p10le, not yuv444p12le" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pixels"),
+    [("avi", "rawvideo", "rgb555le"), ("mov", "qtrle", "rgb555be"), ("mov", "png", "rgb48be")],
+)
+def test_few_colours_become_true_ones(suffix: str, codec: str, pixels: str, tmp_path: Path) -> None:
+    source, target = make(tmp_path / f"x.{suffix}", codec, pixels, count=2), tmp_path / f"out.{suffix}"
+    derain_video(source, target, untouched)
+    shown = []
+    for path in (source, target):
+        with av.open(str(path)) as container:
+            shown.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert np.array_equal(shown[0], shown[1])
+    assert shown[0][1].any()
+
+
 # --- refused ---
 
 

@@ -91,7 +91,7 @@ class Colours:
 
     def rgb(self, frame: VideoFrame) -> Pixels:
         """(H, W, 3) uint8 or uint16 RGB."""
-        planes = self._planes(self._reformatted(frame, self._planar))
+        planes = self._planes(self._apart(frame))
         if self._is_rgb and self._depth in (8, 16):
             return cv2.merge(planes)  # type: ignore[return-value]
         if self._is_rgb:
@@ -105,7 +105,7 @@ class Colours:
 
     def changed(self, frame: VideoFrame, by: Difference, pixel_format: str) -> VideoFrame:
         """A copy of a frame of the video in which RGB is changed by so much, in any pixel format."""
-        source = self._reformatted(frame, self._planar)
+        source = self._apart(frame)
         made = av.VideoFrame(source.width, source.height, self._planar)
         if self._is_rgb:
             changes = [by[..., channel] * np.float32(self._top / levels(self.dtype)) for channel in range(3)]
@@ -158,6 +158,12 @@ class Colours:
         boxes = [wide[:, start : start + width * across] for start in starts]
         means = [cv2.resize(box, (width, height), interpolation=cv2.INTER_AREA) for box in boxes]
         return np.float32(sum(means)) / np.float32(len(means))  # type: ignore[return-value]
+
+    def _apart(self, frame: VideoFrame) -> VideoFrame:
+        """A frame of the video with each channel in a plane."""
+        if frame.format.is_rgb and bits(frame.format) < 8:
+            frame = self._reformatted(frame, "rgb24")  # where white becomes white
+        return self._reformatted(frame, self._planar)
 
     def _reformatted(self, frame: VideoFrame, pixel_format: str) -> VideoFrame:
         if frame.format.name == pixel_format:

@@ -190,4 +190,7 @@ def _add_video(output: OutputContainer, video: VideoStream, encoded: VideoStream
     tag = video.codec_context.codec_tag
     if tag in _HEVC_TAGS and encoded.codec_context.name == "hevc" and family(str(output.format.name)) == "mp4":
         context.codec_tag = tag
+    if encoded.codec_context.name == "rawvideo":  # which says how its bytes are to be taken by nothing else
+        context.codec_tag = tag
+        context.bits_per_coded_sample = encoded.format.padded_bits_per_pixel
     return made

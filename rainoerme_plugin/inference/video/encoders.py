@@ -113,7 +113,11 @@ def encoder_for(
     if way.name == "libx264" and cv2.checkHardwareSupport(_AVX512):
         # x264's code for AVX-512 reads what nobody has written: a part that is made again would not be the same.
         options["x264-params"] = "asm=AVX2"
-    chosen = _nearest(av.VideoFormat(pixel_format), made.video_formats or [])
+    wanted_format = av.VideoFormat(pixel_format)
+    if wanted_format.has_palette or (wanted_format.is_rgb and _traits(wanted_format)[0] < 8):
+        # Whose few colours a network does not keep to.
+        wanted_format = av.VideoFormat("bgr24" if suffix == ".avi" else "rgb24")
+    chosen = _nearest(wanted_format, made.video_formats or [])
     if tags[3] == 0 and not av.VideoFormat(chosen).is_rgb:
         tags = (1, *tags[1:3], 1)  # it was RGB, and no longer is
     return Encoder(way.name, chosen, _rate(made, rate), tags, options, scale)
@@ -127,8 +131,8 @@ def _nearest(wanted: VideoFormat, offered: list[VideoFormat]) -> str:
         other_bits, other_chroma, other_rgb = _traits(other)
         return (
             other.name != wanted.name,
-            other_chroma < chroma,
-            other_bits < bits,
+            max(0, chroma - other_chroma),
+            max(0, bits - other_bits),
             rgb != other_rgb,
             any(component.is_alpha for component in other.components),
             wanted.name.startswith("yuvj") != other.name.startswith("yuvj"),

@@ -39,11 +39,11 @@ def rehearse(
     with av.open(os.path.abspath(part), "r") as container:
         stream = container.streams.video[0]
         ahead = stream.codec_context.reorder_depth
-        frames = [bytes(packet) for packet in container.demux(stream) if packet.size]
-    apart = max(1, len(timings) * max(map(len, frames)) // _REHEARSED)
+        frames = [(bytes(packet), packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+    apart = max(1, len(timings) * max(len(data) for data, _ in frames) // _REHEARSED)
     timings = [*timings[:-1:apart], timings[-1]]
-    packets = (av.Packet(frames[place % len(frames)]) for place in range(len(timings)))
     numbers = range(len(timings))
+    packets = (_packet(*frames[place % len(frames)]) for place in numbers)
     ahead = min(ahead, len(timings) - 1)
     _write(part, packets, numbers, ahead, timings, source, file, target, look, with_data)
     with opened(file) as (written, stream):
@@ -53,6 +53,12 @@ def rehearse(
             f"{target}: would show {shown} of {len(timings)} frames, as the times of {source.name} do not fit its "
             "container; give it another rate first (ffmpeg -i IN -vf setpts=N/25/TB -r 25 OUT)"
         )
+
+
+def _packet(data: bytes, is_keyframe: bool) -> Packet[Any]:
+    packet: Packet[Any] = av.Packet(data)
+    packet.is_keyframe = is_keyframe
+    return packet
 
 
 def join(
