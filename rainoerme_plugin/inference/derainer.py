@@ -23,7 +23,7 @@ from ..archs.tiles import NotFiniteError
 from ..data.channels import mean_grey
 from ..data.images import Pixels, to_pixels, to_tensor
 from ..data.threads import Share, untold
-from ..devices import pick_device
+from ..devices import device_name, pick_device
 from ..errors import DataError, OptionError
 from .opening import Opened, open_network
 
@@ -66,13 +66,14 @@ class Derainer:
 
     @property
     def identity(self) -> str:
-        """What results depend on, to the bit, beside the image and this package's code.
+        """What results depend on, to the bit, beside the image.
 
-        The weights' checksum, precision, tiles and how many go through at a time, PyTorch, and the device: which one,
-        or the threads among which a CPU shares sums.
+        The weights' checksum, the code, precision, tiles and how many go through at a time, PyTorch, and the device:
+        which one, and the threads among which a CPU shares sums.
         """
-        where = f"cpu, {torch.get_num_threads()} threads" if self.device.type == "cpu" else _name_of(self.device)
-        return f"{self.opened.sha256} {self._run.precision} {self.tile} {self.batch} {torch.__version__} {where}"
+        network = f"{self.opened.sha256} {self.opened.code} {self._run.precision} {self.tile} {self.batch}"
+        where = f"{self.device.type} {device_name(self.device)} {torch.get_num_threads()}"
+        return f"{network} {torch.__version__} {where}"
 
     def __call__(self, image: Image) -> Image:
         """The derained version of an image, of its kind, shape and dtype.
@@ -157,10 +158,6 @@ class Derainer:
         except NotFiniteError as error:
             remedy = "" if self._run.precision == "float32" else "; try it without half precision"
             raise DataError(f"{error}{remedy}") from None
-
-
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def load_derainer(

@@ -55,7 +55,7 @@ def test_videos_of_other_kinds_are_told_how_to_convert(here: Path) -> None:
     assert [job.name for job in find_jobs(["in"], "out", tell=said.append)] == ["a.png"]
     assert [line.partition(":")[0] for line in said] == ["in/b.gif", "in/c.MPG"]
     assert "convert it first (ffmpeg -i IN -c:v ffv1 -pix_fmt bgr0 OUT.mkv)" in said[0]
-    named = find_jobs(["in/b.gif"], "out", suffix=".jpg")
+    named = find_jobs(["in/b.gif"], "out", Wanted(kind="jpg"))
     assert [(job.name, job.is_video) for job in named] == [("b.gif", True)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import sys
 import threading
 import time
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
-import cv2
 import numpy as np
 
 from ...data.images import Pixels
 from ...data.threads import Track
 from ...errors import RainOerMeError
 from ...files import hidden_beside, put_in_place, sync
+from ...provenance import code_of
 from ..temporal import Blender
 from . import DerainFrames, VideoOptions, VideoReport
 from .colours import planar
@@ -83,19 +83,10 @@ def _about(source: Path, look: Look, encoder: Encoder, options: VideoOptions) ->
         "look": repr(look),
         "encoder": repr(encoder),
         "options": repr(options),
-        "code": _code(),
-        "libraries": [av.__version__, str(av.library_versions), cv2.__version__, np.__version__],
+        "code": code_of(__name__),
+        "libraries": str(av.library_versions),
         "cores": os.cpu_count(),  # encoders share work by them
     }
-
-
-def _code() -> str:
-    """A checksum of this package's code: parts of two versions of it do not make one video."""
-    package = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _rehearse(
