@@ -79,8 +79,9 @@ def _muxing(target: Path, source: InputContainer, video: VideoStream) -> dict[st
     if kind == "mp4":
         options = {}
         base = Fraction(video.time_base or 1)
-        begin, length = (video.start_time or 0) * base, (video.duration or 0) * base
-        clock = math.lcm(1000, begin.denominator, length.denominator if length < 1 else 1)
+        begin = (video.start_time or 0) * base
+        is_fine = (video.duration or 0) * base < 1 or (video.average_rate or 0) > 1000
+        clock = math.lcm(1000, begin.denominator, base.denominator if is_fine else 1)
         if 1000 < clock <= _LARGEST_CLOCK:
             # The file's own clock, in which a late begin and the whole length are told, has milliseconds by default,
             # and cuts off the rest: all, of some frames at a very high rate.
