@@ -174,7 +174,7 @@ def _add_streams(
 
 def _attached(container: InputContainer, stream: Stream) -> bytes:
     """The bytes of an attached picture."""
-    with av.open(container.name, "r") as again:
+    with av.open(container.name, "r", options={"protocol_whitelist": "file"}) as again:
         return next(bytes(packet) for packet in again.demux(again.streams[stream.index]) if packet.size)
 
 

@@ -72,6 +72,8 @@ def survey(path: Path, look: Look) -> Survey:
                     _check_keyframe(path, packet, stream, look)
         except (av.FFmpegError, OSError) as error:
             raise DamagedVideoError(damaged(path, last, reason(error))) from None
+        if not timings:
+            raise DamagedVideoError(f"{path}: holds no frame that players show")
         notes = _check_whole(path, container, stream, packets, last, end)
         return Survey(_in_order(timings), by_packets, notes)
 
