@@ -401,9 +401,9 @@ def test_parts_of_another_machine_or_code_are_not_used(
     if what == "network":
         options = VideoOptions(part=5, network="other")
     elif what == "code":
-        monkeypatch.setattr(run, "_code", lambda: "other")
+        monkeypatch.setattr(run, "code_of", lambda *modules: "other")
     elif what == "cores":
         monkeypatch.setattr(run.os, "cpu_count", lambda: 77)
     else:
-        monkeypatch.setattr(run.cv2, "__version__", "0")
+        monkeypatch.setattr(run.av, "library_versions", {})
     assert derain_video(source, tmp_path / "out.mp4", untouched, options).reused == 0
