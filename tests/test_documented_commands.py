@@ -184,6 +184,7 @@ PLACES = {
     r"dataroot=FOLDER\b": "dataroot=val",
     r"FOLDER/\S+": "val",
     r"\b(RAINY|FOLDER|PATH)\b": "datasets/rainy",
+    r"\bCLEAN\b": "datasets/clean",
     r"\bOUT\b": "out",
     r"\$SLURM_ARRAY_TASK_ID/\$SLURM_ARRAY_TASK_COUNT|\$\(\(RANK \+ 1\)\)/\$WORLD_SIZE": "1/2",
     r"\bNAME\.lmdb": "name.lmdb",

@@ -18,8 +18,8 @@ from rainoerme_plugin.errors import OptionError
 from rainoerme_plugin.plugin import register
 from rainoerme_plugin.schema import check_options
 
-SPYNET = "No such file or directory: 'experiments/pretrained_models/flownet/spynet_sintel_final-3d2a1287.pth'"
-EDVR = "No such file or directory: 'experiments/pretrained_models/{}.pth'"
+SPYNET = "experiments/pretrained_models/flownet/spynet_sintel_final-3d2a1287.pth"
+EDVR = "experiments/pretrained_models/{}.pth"
 IN_ITSELF = "network_g.ema_decay: unknown key"
 REFUSED = {
     "test/BasicVSR/test_BasicVSR_REDS.yml": SPYNET,
@@ -135,6 +135,7 @@ def test_what_basicsr_cannot_run_is_refused_for_its_reason(folder: Path, file: s
     with pytest.raises(OptionError) as refused:
         check_options(options, training=file.startswith("train"))
     assert REFUSED[file] in str(refused.value)
+    assert ("No such file or directory" in str(refused.value)) == REFUSED[file].endswith(".pth")
     assert built_by_basicsr(options) is not None
 
 
@@ -177,8 +178,8 @@ def stock(**changes: Any) -> dict[str, Any]:
         "network_g": {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "upscale": 1},
         "train": {
             "optim_g": {"type": "Adam", "lr": 1e-4},
-            "scheduler": {"type": "MultiStepLR", "milestones": [20]},
-            "total_iter": 30,
+            "scheduler": {"type": "MultiStepLR", "milestones": [200_000]},
+            "total_iter": 300_000,
             "pixel_opt": {"type": "L1Loss"},
         },
     }

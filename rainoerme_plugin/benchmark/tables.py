@@ -55,8 +55,9 @@ def to_markdown(results: Results) -> str:
         rows = [row for row in results["rows"] if row["dataset"] == dataset["name"]]
         measures = [m for m in results["measures"] if any(m["name"] in row["figures"] for row in rows)]
         known = f", {dataset['known_as']}" if dataset["known_as"] else ""
-        kind = "pairs" if dataset["paired"] else "images without ground truth"
-        lines += [f"## {_escaped(dataset['name'])}: {len(dataset['images'])} {kind}{known}", ""]
+        content = counted(len(dataset["images"]), "pair" if dataset["paired"] else "image")
+        content += "" if dataset["paired"] else " without ground truth"
+        lines += [f"## {_escaped(dataset['name'])}: {content}{known}", ""]
         lines += _means(rows, measures)
         # Protocols mostly agree on these; those of the others are in the CSV file.
         measures = _of_first_protocol(measures)

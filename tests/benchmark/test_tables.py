@@ -187,7 +187,7 @@ def test_markdown_has_costs_and_warnings_and_every_data_set(results: Results) ->
     assert "On a processor, 2 threads, float32. FLOPs are of one image" in text
     assert "- too \\| few" in text
     assert "## rain: 20 pairs, Rain100L" in text
-    assert "## real: 1 images without ground truth" in text
+    assert "## real: 1 image without ground truth" in text
     assert "# some\\|thing" in text
     assert text.endswith("\n")
     assert not text.endswith("\n\n")

@@ -333,7 +333,7 @@ def test_a_folder_whose_name_is_no_unicode_is_checked(tmp_path: Path, capsys: py
     (folder / "a.png").write_bytes(images()["colour.png"])
     status, out = run(capsys, "prepare", "check", folder)
     assert status == 0
-    assert r"caf\udce9: 1 images" in out
+    assert r"caf\udce9: 1 image" in out
 
 
 def test_a_size_of_zero_is_none() -> None:

@@ -184,7 +184,7 @@ def test_a_check_reads_what_lies_outside_when_told_to(root: Path, capsys: pytest
     assert commands.main(["prepare", "check", str(path)]) == 2
     assert capsys.readouterr().err.startswith(f"basicsr prepare: error: {path}, line 1: ../outside/r.png lies outside")
     assert commands.main(["prepare", "check", "--allow-outside", str(path)]) == 0
-    assert "1 pairs by the rule 'list file'" in capsys.readouterr().out
+    assert "1 pair by the rule 'list file'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["~no-such-user/set", "x" * 5000, "zero\0byte", "pipe", "gone", ""])

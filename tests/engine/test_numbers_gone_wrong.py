@@ -236,7 +236,7 @@ def test_it_goes_back_to_the_last_checkpoint_that_was_sound_and_then_trains_to_t
     going_back = guard(policy="go_back", times=1, longer_warmup=3)
     options = tiny_options(data, **{**COLLAPSING, "train__total_iter": 20}, train__collapse_guard=going_back)
     train(Request(options, root=data))
-    assert "Going back to iteration 8, with the warm-up until iteration 11 (1 of at most 1 times)" in log(data)
+    assert "Going back to iteration 8, with the warm-up until iteration 11 (1 of at most 1 time)" in log(data)
     # From 5, the end of the warm-up, to 14, where it is noticed; then from 12, the end of the longer one, on.
     assert seen == [*range(5, 15), *range(12, 21)]
     assert there == [4, 8]  # not the one of iteration 12, which was of the collapse
@@ -249,7 +249,7 @@ def test_a_resumed_run_keeps_the_longer_warm_up_and_the_count(data: Path) -> Non
     going_back = guard(policy="go_back", times=1, longer_warmup=6)
     options = tiny_options(data, **COLLAPSING, train__collapse_guard=going_back)
     train(Request(options, ("train.total_iter=9",), root=data))
-    with pytest.raises(CollapseError, match="went back 1 times"):
+    with pytest.raises(CollapseError, match="went back 1 time,"):
         train(Request(options, root=data, auto_resume=True))
 
 
