@@ -504,7 +504,7 @@ def test_an_override_is_refused(place: Path, override: str, message: str) -> Non
         ),
         (
             "network_g={_delete_: true, type: DistillationNet, backbone: {type: EDSR, num_in_ch: x, num_out_ch: 3}}",
-            "network_g: ",
+            "network_g.backbone.num_in_ch: expected a whole number, got 'x'",
         ),
         ("network_g.detail_layers=5", "network_g: detail_layers must be 3"),
         ("network_g.channels=.nan", "network_g.channels: should be an integer, got nan"),
