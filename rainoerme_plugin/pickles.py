@@ -6,7 +6,9 @@ hundred bytes, memory that is full, a comparison that takes years, or a stack th
 
 from __future__ import annotations
 
+import pickle
 import pickletools
+import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -43,6 +45,10 @@ _EMPTY = {"EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"}
 
 class UnsafePickle(ValueError):  # noqa: N818 - it is the pickle that is not safe
     """It would do something that no checkpoint needs."""
+
+
+class UnknownStepError(ValueError):
+    """It does what the protocol that is read has no word for."""
 
 
 @dataclass(slots=True)
@@ -142,3 +148,122 @@ def _tuple_of(items: list[_Value]) -> _Value:
 def _grow(value: _Value, items: list[_Value]) -> None:
     # Not without end: a list may hold itself.
     value.weight = min(value.weight + sum(item.weight for item in items), _FREE * _MOST_STEPS)
+
+
+# --- other protocols ---
+
+_TEXT_KINDS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
+_GET_KINDS = {"BINGET", "LONG_BINGET", "GET"}
+_PUT_KINDS = {"BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"}
+_BYTES_KINDS = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
+PROTOCOL_2 = b"\x80\x02"
+"""How a pickle of the protocol begins that torch.save writes unless it is told otherwise, and torch.load reads."""
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text that is not written yet: it may be half of a name."""
+
+    text: str
+    place: int | None = None
+    """In the memo."""
+
+
+def as_protocol_2(file: BinaryIO) -> bytes:
+    """Read one pickle from a file, up to its end, and say the same in protocol 2; nothing is made of it.
+
+    What differs is how texts, bytes and names are written, and what goes into the memo.
+
+    Raises:
+        UnsafePickle: It takes too many steps.
+        UnknownStepError: It does something for which protocol 2 has no word.
+        ValueError: It is damaged.
+    """
+    start = file.tell()
+    steps: list[tuple[pickletools.OpcodeInfo, object, int]] = []
+    for opcode, argument, position in pickletools.genops(file):
+        if len(steps) > _MOST_STEPS:
+            raise UnsafePickle(f"takes more than {_MOST_STEPS:,} steps")
+        steps.append((opcode, argument, (position or 0) - start))
+    end = file.tell() - start
+    file.seek(start)
+    data = file.read(end)
+
+    written = bytearray(PROTOCOL_2)
+    pending: list[_Text] = []
+    texts: dict[int, str] = {}
+    in_memo: set[int] = set()
+    puts = 0
+
+    def flush() -> None:
+        for each in pending:
+            if each.place in in_memo:
+                written.extend(_get(each.place))
+                continue
+            written.extend(_text(each.text))
+            if each.place is not None:
+                written.extend(_put(each.place))
+                in_memo.add(each.place)
+        pending.clear()
+
+    ends = [position for _, _, position in steps[1:]] + [end]
+    for (opcode, argument, position), after in zip(steps, ends, strict=True):
+        kind = opcode.name
+        if kind in ("PROTO", "FRAME"):
+            continue
+        if kind in _TEXT_KINDS:
+            pending.append(_Text(str(argument)))
+        elif kind in _PUT_KINDS:
+            place = puts if kind == "MEMOIZE" else int(str(argument))
+            puts += 1
+            if pending:
+                pending[-1].place, texts[place] = place, pending[-1].text
+                in_memo.discard(place)
+            else:
+                texts.pop(place, None)
+                written.extend(_put(place))
+        elif kind in _GET_KINDS and (place := int(str(argument))) in texts:
+            pending.append(_Text(texts[place], place))
+        elif kind == "STACK_GLOBAL":
+            if len(pending) < 2 or any("\n" in each.text for each in pending[-2:]):
+                raise ValueError("a name that is no text")
+            name, module = pending.pop().text, pending.pop().text
+            flush()
+            written.extend(f"c{module}\n{name}\n".encode())
+        else:
+            flush()
+            written.extend(_other(opcode, argument, data[position:after]))
+    return bytes(written)
+
+
+def _other(opcode: pickletools.OpcodeInfo, argument: object, raw: bytes) -> bytes:
+    """A step in protocol 2."""
+    kind = opcode.name
+    if kind in _GET_KINDS:
+        return _get(int(str(argument)))
+    if kind in _BYTES_KINDS:
+        assert isinstance(argument, bytes)
+        return b"c_codecs\nencode\n" + _text(argument.decode("latin1")) + _text("latin1") + b"\x86R"
+    if kind in ("INT", "LONG"):
+        if isinstance(argument, bool):
+            return b"\x88" if argument else b"\x89"
+        return pickle.dumps(argument, 2)[2:-1]
+    if kind == "FLOAT":
+        return pickle.dumps(float(str(argument)), 2)[2:-1]
+    if opcode.proto > 2:
+        raise UnknownStepError(f"a pickle of protocol 4 or 5 with a step that is not read here ({kind})")
+    return raw
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _put(place: int) -> bytes:
+    return b"q" + bytes([place]) if place < 256 else b"r" + struct.pack("<I", place)
+
+
+def _get(place: int | None) -> bytes:
+    assert place is not None
+    return b"h" + bytes([place]) if place < 256 else b"j" + struct.pack("<I", place)

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from .archs.adapt import checkpoint_parts
-from .archs.recognise import find_own, first_whole
+from .archs.recognise import UnknownNetworkError, find_own, first_whole, recognise
+from .checkpoint_files import read_checkpoint
 from .errors import RainOerMeError, WeightsError
-from .files import user_path, write_whole
-from .pickles import UnsafePickle, check_pickle
+from .files import write_whole
 
 PARAMETER_KEYS = ("params_ema", "params", "state_dict", "net", "model", "model_state_dict")
-"""Where files keep their state dict, in the order of preference; else it is the file itself."""
+"""Where files keep a network's weights, in the order of preference. Else the file itself is them."""
+AVERAGED_KEYS = ("generator_ema", "net_g_ema", "model_ema", "ema_model", "state_dict_ema", "ema")
+"""Where they keep a running mean of them beside, which is preferred."""
+NETWORK_KEYS = ("generator", "netG", "net_g", "G", "network", "weights")
+"""Where there may be some, too; but of two of them that differ none is more likely."""
+_PREFERRED = ("params", "params_ema")
+"""Keys that BasicSR asks for unless it is told otherwise: another is as good."""
+_WRAPPERS = (*AVERAGED_KEYS, *PARAMETER_KEYS, *NETWORK_KEYS, "module", "_orig_mod")
+"""First parts of the names of a network's weights, where there are weights and numbers of others beside."""
+_BESIDE = re.compile(
+    r"loss|criterion|metric|psnr|ssim|lpips|vgg|percept|^disc|^net_?d$|^d$|step_counter|n_averaged|num_updates|decay"
+    r"|preprocessor|_detail$",
+    re.IGNORECASE,
+)
+"""What these others are called, in files of mmagic, Lightning, PyTorch's AveragedModel, and here (the detail block)."""
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-_LEGACY_PICKLES = 5
-"""That torch.load reads of a file without an archive: what it is, version, system, contents, storages."""
 _LISTED = 3
 _LONGEST_NAME = 150
 _PREFIXES = 16
 """Parts of a name that may be what wrappers left; none leave so many."""
 _SHARING = 32
 """Names that may stand for one and the same weights, on average."""
+
+Places: TypeAlias = list[tuple[str, Mapping[str, Tensor]]]
+"""State dicts and where in a checkpoint they are."""
 
 
 class Loaded(NamedTuple):
@@ -46,111 +57,98 @@ class Loaded(NamedTuple):
     """Parts of the network that the file does not have, and that were left as they were."""
 
 
-def read_checkpoint(path: str | Path) -> Any:
-    """What a ``.pth``, ``.state`` or ``.safetensors`` file holds, on the CPU; only tensors and plain types are read.
+def find_state_dict(
+    checkpoint: Any, path: str | Path, key: str | None = None, *, option: str = "key:"
+) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a checkpoint: under ``key``, else under one of the usual names, else the only one.
 
-    Raises:
-        WeightsError: The file is missing, damaged, or holds objects that would run code.
-    """
-    path = user_path(path)
-    if not os.path.isfile(path):
-        raise WeightsError(f"no such checkpoint: {path} (looked from {Path.cwd()})")
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    _check_archive(path)
-    _check_pickles(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it says of a damaged file says the error
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
-        # The unpickler's words for a class or function that it does not know.
-        unknown = re.search(r"unsupported global|can only (create|build)", str(error), re.IGNORECASE)
-        if isinstance(error, pickle.UnpicklingError) and unknown:
-            raise WeightsError(
-                f"{path}: holds more than tensors and plain types, which could run code on loading; refused. "
-                "Save its state_dict() alone"
-            ) from None
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged") from None
-
-
-def _check_archive(path: Path) -> None:
-    """Compare what a file of ``torch.save`` holds with the checksums in it (CRC-32), which PyTorch writes but ignores.
-
-    Files in the format before PyTorch 1.6 have none.
-    """
-    try:
-        if not zipfile.is_zipfile(path):
-            return
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            if any("/code/" in record.filename or record.filename.endswith("constants.pkl") for record in records):
-                raise WeightsError(f"{path}: a TorchScript archive, which holds code; needed is its state_dict()")
-            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-                raise WeightsError(f"{path}: a compressed archive, which torch.save does not write; refused")
-            if sum(record.file_size for record in records) > path.stat().st_size:
-                raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged (its records are longer than itself)")
-            broken = archive.testzip()
-    except WeightsError:
-        raise
-    except Exception as error:  # a damaged archive, too, fails in many ways
-        reason = str(error) or type(error).__name__
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged ({reason})") from None
-    if broken is not None:
-        raise WeightsError(f"{path}: damaged: {broken} in it does not match its checksum; fetch or make it again")
-
-
-def _check_pickles(path: Path) -> None:
-    """Refuse a file that would run code, take years, or fill the memory; what it says is gone through, not made."""
-    try:
-        with path.open("rb") as file:
-            archived = file.read(4) == b"PK\3\4"  # how torch.load tells its formats apart
-        if archived:
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".pkl"):
-                        check_pickle(io.BytesIO(archive.read(name)))
-        else:
-            with path.open("rb") as file:
-                for _ in range(_LEGACY_PICKLES):
-                    check_pickle(file)
-    except UnsafePickle as error:
-        raise WeightsError(
-            f"{path}: holds more than tensors and plain types, which could run code on loading; refused ({error}). "
-            "Save its state_dict() alone"
-        ) from None
-    except Exception:  # as many ways as there are bytes
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or damaged") from None
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    try:
-        return safetensors.torch.load_file(path)
-    except Exception:  # its header may name anything
-        raise WeightsError(f"{path}: not a safetensors file, or damaged") from None
-
-
-def find_state_dict(checkpoint: Any, path: str | Path, key: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a checkpoint: under ``key`` if that is there, else under the first of `PARAMETER_KEYS`.
+    Args:
+        checkpoint: What `read_checkpoint` has read.
+        path: From which file.
+        key: Where to look: a key, with dots for one in another (``model.generator``), or what the names of a network's
+            weights begin with, where there are others beside. None looks in the usual places.
+        option: What the user calls ``key``, for messages.
 
     Returns:
         The state dict, and the key it was found under (empty: the file itself).
 
     Raises:
-        WeightsError: There is none, or a tensor in it is none of plain numbers.
+        WeightsError: There is none, or several of which none is more likely, or none under ``key``, or a tensor in it
+            is none of plain numbers.
     """
-    found, where = checkpoint, ""
-    if isinstance(checkpoint, Mapping):
-        for candidate in (key, *PARAMETER_KEYS):
-            if candidate is not None and isinstance(checkpoint.get(candidate), Mapping):
-                found, where = checkpoint[candidate], candidate
-                break
-    if not _is_state_dict(found):
-        raise WeightsError(f"{path}: no network's weights found at the top or under {', '.join(PARAMETER_KEYS)}")
-    _check_plain(found, path)
-    return dict(found), where
+    found = _search(checkpoint)
+    if key is not None:
+        # Also what the names begin with where the weights are looked for anyway.
+        under = next(filter(None, (_under(value, key) for value in (checkpoint, *(state for _, state in found)))), None)
+        if under is not None:
+            found = [(f"{key}.{at}".rstrip("."), state) for at, state in _search(under)]
+        elif key not in _PREFERRED:
+            raise WeightsError(f"{path}: nothing under {_short(key)}, which {option} names; {_holds(checkpoint)}")
+    if not found:
+        raise WeightsError(
+            f"{path}: no network's weights found at the top or under the usual names; {_holds(checkpoint)}; {option} "
+            "names another place"
+        )
+    if len(found) > 1:
+        raise WeightsError(
+            f"{path}: holds the weights of several networks; which one, {option} says: {_some([at for at, _ in found])}"
+        )
+    where, state = found[0]
+    _check_plain(state, path)
+    return dict(state), where
+
+
+def _search(value: Any, depth: int = 3) -> Places:
+    """The state dicts in a checkpoint among which there is no choice by name, each with its place."""
+    if _is_state_dict(value):
+        return [("", value)]
+    if not isinstance(value, Mapping) or depth == 0:
+        return []
+    inner = {key: _search(each, depth - 1) for key, each in value.items() if isinstance(key, str)}
+    places = {key: [(f"{key}.{at}".rstrip("."), state) for at, state in found] for key, found in inner.items()}
+    averaged, plain, others = (
+        [places[key] for key in keys if places.get(key)] for keys in (AVERAGED_KEYS, PARAMETER_KEYS, NETWORK_KEYS)
+    )
+    usual = plain[0] if plain else [place for each in _distinct(others) for place in each]
+    if averaged and (not usual or _shapes(averaged[0]) == _shapes(usual)):
+        return averaged[0]
+    return usual or [place for key, found in places.items() if not _BESIDE.search(key) for place in found]
+
+
+def _distinct(found: list[Places]) -> list[Places]:
+    """The first of those that are of networks alike."""
+    return list({repr(_shapes(places)): places for places in reversed(found)}.values())[::-1]
+
+
+def _shapes(places: Places) -> list[list[tuple[int, ...]]]:
+    """Of the weights, but for single numbers: counters are kept among them."""
+    return [sorted(tuple(value.shape) for value in state.values() if value.ndim) for _, state in places]
+
+
+def _under(checkpoint: Any, key: str) -> Any:
+    """What a checkpoint has under a key, or under a key of a key, or weights whose names begin so."""
+    if not isinstance(checkpoint, Mapping):
+        return None
+    if _is_state_dict(checkpoint):
+        return _beginning_with(key, checkpoint)
+    if isinstance(checkpoint.get(key), Mapping):
+        return checkpoint[key]
+    first, _, rest = key.partition(".")
+    return _under(checkpoint.get(first), rest) if rest else None
+
+
+def _beginning_with(first: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names begin so, without that."""
+    return {name[len(first) + 1 :]: value for name, value in state.items() if name.startswith(f"{first}.")}
+
+
+def _holds(checkpoint: Any) -> str:
+    """What there is to name, in words."""
+    if not isinstance(checkpoint, Mapping):
+        return f"it holds a {type(checkpoint).__name__}"
+    flat = _is_state_dict(checkpoint)
+    names = dict.fromkeys(str(name).partition(".")[0] if flat else str(name) for name in checkpoint)
+    return f"it holds {_some(list(names))}" if names else "it is empty"
 
 
 def _is_state_dict(found: Any) -> bool:
@@ -184,17 +182,56 @@ def _check_plain(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def without_prefixes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """``state`` as it is, then without the first part of its names (``module.``, ``netG.`` ...) while all share it."""
+    """``state`` as it is, then without the first part of its names (``module.``, ``netG.`` ...) while all share it.
+
+    Where they do not, and what is beside a network's weights is no other's (mmagic's ``step_counter`` beside
+    ``generator.``, a loss beside Lightning's ``model.``): then those of the network, running means first.
+    """
     current = dict(state)
     for _ in range(_PREFIXES):
         yield current
-        first = {name.partition(".")[0] for name in current}
-        if len(first) != 1 or not all("." in name for name in current):
+        first = dict.fromkeys(name.partition(".")[0] for name in current)
+        if len(first) != 1:
+            wrappers = [name for name in _WRAPPERS if name in first]
+            if all(name in wrappers or _BESIDE.search(name) for name in first):
+                for name in wrappers:
+                    yield from without_prefixes(_beginning_with(name, current))
+            return
+        if not all("." in name for name in current):
             return
         current = {name.partition(".")[2]: value for name, value in current.items()}
 
 
-def load_weights(network: nn.Module, path: str | Path, key: str | None = None, *, strict: bool = True) -> Loaded:
+def recognised(
+    path: Path, key: str | None = None, *, option: str = "key:", remedy: str = "if you know which, name it with type:"
+) -> nn.Module:
+    """The network that a file of weights belongs to, recognised from the file, with its weights.
+
+    Args:
+        path: The file.
+        key: As of `find_state_dict`.
+        option: What the user calls ``key``, for messages.
+        remedy: What to do with weights of a network that is not known.
+
+    Raises:
+        WeightsError: It has none of a network that is known, or they are of no use.
+    """
+    state, _ = find_state_dict(read_checkpoint(path), path, key, option=option)
+    check_finite(state, path)
+    try:
+        return recognise(*without_prefixes(state))
+    except UnknownNetworkError as error:
+        parts = list(dict.fromkeys(name.partition(".")[0] for name in state))
+        if len(parts) > 1 and not set(parts).isdisjoint(_WRAPPERS):
+            remedy += f"; if it holds several networks, {option} says which: {_some(parts)}"
+        raise WeightsError(f"{path}: {error}; {remedy}") from None
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def load_weights(
+    network: nn.Module, path: str | Path, key: str | None = None, *, strict: bool = True, option: str = "key:"
+) -> Loaded:
     """Load a published or saved checkpoint into ``network``.
 
     Prefixes that wrappers left before all names (``module.``, ``netG.``, ``derainet.``) are taken off as far as that
@@ -204,7 +241,8 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, *
     Args:
         network: What to load into.
         path: The file.
-        key: Where its state dict is; None looks in the usual places.
+        key: As of `find_state_dict`.
+        option: What the user calls ``key``, for messages.
         strict: Whether every weight must match; else what matches by name and shape is loaded.
 
     Returns:
@@ -215,7 +253,7 @@ def load_weights(network: nn.Module, path: str | Path, key: str | None = None, *
             something does not.
     """
     checkpoint = read_checkpoint(path)
-    main, where = find_state_dict(checkpoint, path, key)
+    main, where = find_state_dict(checkpoint, path, key, option=option)
     loaded = total = 0
     fresh = []
     plans = []

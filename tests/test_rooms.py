@@ -9,11 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import rainoerme_plugin
+from rainoerme_plugin.archs.prenet import PReNet
 
 PACKAGE = Path(rainoerme_plugin.__file__).parent
 FRAMEWORKS = {"basicsr", "mmengine", "mmagic", "mmcv"}
+LONG = {"spandrel", "spandrel_extra_arches", "torchvision", "torch._dynamo", "torch._inductor", "sympy", "scipy"} | {
+    *("matplotlib", "jinja2", "pydantic", "onnx", "onnxruntime", "av", "imagehash", "lmdb", "yaml"),
+}
+"""What takes long to import, and one picture does not need."""
 PURE = ["archs", "data", "distillation", "losses", "metrics"]
 """The rooms of the method."""
 
@@ -42,6 +49,27 @@ def test_a_room_of_the_method_knows_no_framework(room: str) -> None:
     files = {path.stem for path in (PACKAGE / room).rglob("*.py")} - {"__init__"}
     assert {name.rpartition(".")[2] for name in names} >= files
     assert modules.isdisjoint(FRAMEWORKS)
+
+
+DERAIN = """
+import json, sys
+from rainoerme_plugin.commands import main
+assert main(["derain", *sys.argv[1:], "--device", "cpu"]) == 0
+print(json.dumps(list(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("weights", ["default", "other"])
+def test_one_picture_is_derained_without_what_takes_long_to_import(weights: str, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 12)).save(tmp_path / "a.png")
+    torch.save({"state_dict": PReNet(channels=4).state_dict()}, tmp_path / "a.pth")
+    more = ["-w", str(tmp_path / "a.pth")] if weights == "other" else []
+    command = [sys.executable, "-c", DERAIN, str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), *more]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert run.returncode == 0, run.stderr
+    modules = set(json.loads(run.stdout.splitlines()[-1]))
+    assert "rainoerme_plugin.inference.run" in modules
+    assert modules.isdisjoint(FRAMEWORKS | LONG)
 
 
 def test_the_package_itself_imports_no_framework_and_not_even_torch() -> None:

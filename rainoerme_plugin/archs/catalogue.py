@@ -44,6 +44,9 @@ class Card:
     minimum: int = 1
     square: bool = False
     output: int | None = None
+    zeros: bool = False
+    channels_last: bool = False
+    """`Needs.channels_last`: only for networks that it was measured to make a fifth faster (docs/performance.md)."""
     takes: str = "RGB in [0, 1]"
     """The images that its weights were trained on. All networks here take RGB in [0, 1] and convert by themselves."""
     whole_image: bool = False
@@ -81,7 +84,7 @@ class Card:
     def needs(self, network: nn.Module) -> Needs:
         """What ``network``, one of this class, asks of its input."""
         multiple = attrgetter(self.multiple)(network) if isinstance(self.multiple, str) else self.multiple
-        return Needs(int(multiple), self.minimum, self.square, self.output)
+        return Needs(int(multiple), self.minimum, self.square, self.output, self.zeros, self.channels_last)
 
 
 def _channels_of(weight: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
@@ -106,6 +109,7 @@ def _prenet(name: str) -> Card:
         source="https://github.com/csdwren/PReNet",
         licence=NOT_STATED,
         arguments=_channels_of("conv0.0.weight"),
+        channels_last=True,
     )
 
 
@@ -117,6 +121,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/HuangxingLin123/Rain-Over-Me",
         licence=NOT_STATED,
         arguments=_of_rainoerme,
+        channels_last=True,
     ),
     _prenet("PRN"),
     _prenet("PReNet"),
@@ -129,6 +134,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/hongwang01/VRGNet",
         licence=NOT_STATED,
         arguments=_channels_of("conv0.0.weight"),
+        channels_last=True,
     ),
     Card(
         "BRN",
@@ -137,6 +143,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/csdwren/RecDerain",
         licence=NOT_STATED,
         arguments=_channels_of("conv0.0.weight"),
+        channels_last=True,
     ),
     Card(
         "RESCAN",
@@ -147,6 +154,7 @@ CATALOGUE: tuple[Card, ...] = (
         takes="BGR in [0, 1]",
         whole_image=True,
         arguments=_of_rescan,
+        channels_last=True,
     ),
     Card(
         "SPANet",
@@ -165,6 +173,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/megvii-research/NAFNet",
         licence="MIT",
         multiple="padder_size",
+        zeros=True,
         whole_image=True,
     ),
     Card(
@@ -174,6 +183,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/zhangyi-3/KBNet",
         licence="MIT",
         multiple="padder_size",
+        zeros=True,
         whole_image=True,
     ),
     Card(
@@ -230,6 +240,7 @@ CATALOGUE: tuple[Card, ...] = (
         multiple=8,
         output=0,
         whole_image=True,
+        channels_last=True,
     ),
     Card(
         "MIRNet_v2",
@@ -264,6 +275,7 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/XPixelGroup/BasicSR",
         licence="Apache-2.0",
         whole_image=True,
+        channels_last=True,
     ),
     Card(
         "EDSR",
@@ -271,6 +283,7 @@ CATALOGUE: tuple[Card, ...] = (
         paper="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
         source="https://github.com/XPixelGroup/BasicSR",
         licence="Apache-2.0",
+        channels_last=True,
     ),
 )
 

@@ -32,6 +32,8 @@ class DistillationNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.backbone_needs = needs or needs_of(backbone)
+        # What else the backbone needs, it is given by `derain` here.
+        self.needs = Needs(channels_last=self.backbone_needs.channels_last)
         self.detail = detail_block(detail_layers).apply(initialise)
         if detail_start == "identity":
             start_as_identity(self.detail)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import WeightsError
 from .adapt import Needs
@@ -14,8 +16,22 @@ from .catalogue import CATALOGUE, EXTRA, INSTALL_EXTRA, Card, needs_of
 
 Call: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
-ONE_BY_ONE = ("IPT",)
+ONE_BY_ONE = ("IPT", "DRUNet", "DnCNN", "SeemoRe")
 """Networks whose call in spandrel takes single images only."""
+
+
+class _NoFirstValues(TorchFunctionMode):
+    """Networks that are made meanwhile get no first values.
+
+    Without a device there are none to be seen; and to draw them PyTorch imports its compiler, half a second long.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 class UnknownNetworkError(WeightsError):
@@ -39,19 +55,33 @@ class SpandrelNet(nn.Module):
         return {"": self.network}
 
 
-def recognise(state: Mapping[str, Tensor]) -> nn.Module:
-    """The network that ``state`` belongs to, with its weights, ready for `adapt.derain`.
+def recognise(*states: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a state dict belongs to, with its weights, ready for `adapt.derain`.
 
     How many stages a recurrent network was trained with, no state dict tells: it gets the usual number.
 
+    Args:
+        states: The state dict; or what may be it, of which the first counts that is known.
+
     Raises:
-        WeightsError: None is known that has these weights, or it is none that keeps an image's size.
+        UnknownNetworkError: No network is known that has these weights.
+        WeightsError: It is none that keeps an image's size, or the weights are not numbers.
     """
-    own = find_own(state)
-    if own is None:
-        return _from_spandrel(state)
-    card, arguments = own
-    network = card.load()(**arguments)
+    for state in states:  # all of them, before spandrel is asked of any: it takes a second to import
+        if own := find_own(state):
+            return _build(*own, state)
+    problem: UnknownNetworkError | None = None
+    for state in states:
+        try:
+            return _from_spandrel(state)
+        except UnknownNetworkError as error:
+            problem = problem or error
+    raise problem or UnknownNetworkError("no weights")
+
+
+def _build(card: Card, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    with _NoFirstValues():
+        network = card.load()(**arguments)
     if whole := first_whole(state, network.state_dict()):
         raise WeightsError(f"{whole} holds whole numbers, not weights of {card.name}")
     network.load_state_dict(state)
@@ -72,7 +102,7 @@ def find_own(state: Mapping[str, Tensor]) -> tuple[Card, dict[str, Any]] | None:
             continue
         try:
             arguments = card.arguments(state)
-            with torch.device("meta"):
+            with torch.device("meta"), _NoFirstValues():
                 candidate = card.load()(**arguments).state_dict()
         except Exception:  # noqa: S112 - of other weights, or of sizes that no network has
             continue
@@ -98,8 +128,7 @@ def _from_spandrel(state: Mapping[str, Tensor]) -> nn.Module:
     except spandrel.UnsupportedModelError:
         missing = "" if extra else f"; {EXTRA} knows more (Restormer, MPRNet ...): {INSTALL_EXTRA}"
         raise UnknownNetworkError(
-            f"the weights are of no network that this package or spandrel recognises{missing}; "
-            "if you know which, name it with type:"
+            f"the weights are of no network that this package or spandrel recognises{missing}"
         ) from None
     except Exception as error:  # spandrel deduces sizes from weights that may be of something else
         reason = str(error).partition("\n")[0].rstrip(":")
@@ -114,7 +143,8 @@ def _from_spandrel(state: Mapping[str, Tensor]) -> nn.Module:
         raise WeightsError(f"the weights are of {name} from {channels[0]} to {channels[1]} channels; a derainer has 3")
     size = descriptor.size_requirements
     own = needs_of(descriptor.model)
-    needs = Needs(max(size.multiple_of, own.multiple), max(size.minimum, 1), size.square)
+    multiple, minimum = max(size.multiple_of, own.multiple), max(size.minimum, 1)
+    needs = replace(own, multiple=multiple, minimum=minimum, square=size.square, output=None)
     # spandrel's public call clamps and forbids gradients; this is the function beneath it.
     call = descriptor._call_fn
     return SpandrelNet(descriptor.model, _one_by_one(call) if name in ONE_BY_ONE else call, needs)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..data.images import Rounding
 from ..data.threads import Share, untold
-from .adapt import Needs
+from .adapt import Needs, place
 from .tiles import Image, NotFiniteError, derain_tiled
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -46,7 +46,7 @@ class Runner:
             RainOerMeError: As of `derain_tiled`.
         """
         if isinstance(rainy, torch.Tensor):
-            rainy = rainy.to(self.device, memory_format=torch.channels_last)
+            rainy = rainy.to(self.device)
         dtype = _DTYPES.get(self.precision)
         problem = f"the network gives values that are not finite in {self.precision}"
         try:
@@ -59,10 +59,10 @@ class Runner:
         return derained
 
     @contextmanager
-    def placed(self, network: nn.Module | None) -> Iterator[None]:
+    def placed(self, network: nn.Module | None, needs: Needs) -> Iterator[None]:
         """Keep a network on the device while it is used."""
         if network is not None:
-            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            place(network, needs, self.device)
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..data.images import Pixels, Rounding, to_pixels, to_tensor
 from ..data.threads import Share, untold
 from ..errors import OptionError, RainOerMeError
-from .adapt import Needs, derain, is_out_of_memory, mirrored
+from .adapt import Needs, derain, is_out_of_memory, mirrored, name_of
 from .receptive_field import align, device_of, receptive_field
 
 WHOLE = 1 << 20
@@ -135,7 +135,7 @@ class _Run:
     ) -> None:
         self.network, self.pixels, self.needs, self.tile, self.tell = network, pixels, needs, tile, tell
         self.known = _known.setdefault(network, _Known())
-        self.name = type(network).__name__
+        self.name = name_of(network)
         self.device = device_of(network, pixels.device)
         self.padded = tuple(a + b for a, b in zip(pixels.size, needs.padding(*pixels.size), strict=True))
         self.sources = [mirrored(size, padded - size) for size, padded in zip(pixels.size, self.padded, strict=True)]
@@ -175,7 +175,7 @@ class _Run:
                 inputs = self.pixels.everything().to(self.device)
             else:
                 inputs = torch.stack([self._read(tile) for tile in tiles])
-                inputs = inputs.to(self.device, memory_format=torch.channels_last)
+                inputs = inputs.to(self.device)
             results = derain(self.network, inputs, self.needs)
             for tile, result in zip(tiles, results, strict=True):
                 (top, _), (left, _) = self._window_of(tile)
@@ -298,7 +298,7 @@ class _Run:
         self.known.say(
             "short",
             f"not enough memory for {self.name} on {self.known.too_much[self.device]:,} pixels at a time; it goes on "
-            f"with {self.batch} x {width}x{height} (tile: sets the size)",
+            f"with {self.batch} x {width}x{height} (the option tile sets the size)",
             self.tell,
         )
 
@@ -306,7 +306,7 @@ class _Run:
         self.known.say(
             "differs",
             f"{self.name} looks at the whole image: in tiles of {self.tile} pixels it gives another result; "
-            "tile: auto or 0 leaves images whole",
+            "with tile 0, or without that option, images stay whole",
             self.tell,
         )
 
@@ -315,9 +315,9 @@ class _Run:
         if seen != self.padded:
             remedy = f"even {seen[1]}x{seen[0]} of them at a time; it needs a machine with more"
         elif self.tile == 0:
-            remedy = "tile: auto or a number cuts the image"
+            remedy = "with another tile than 0 the image is cut"
         else:
-            remedy = "it looks at the whole image, so that is not cut by itself; tile: 512 does, with another result"
+            remedy = "it looks at the whole image, so that is not cut by itself; tile 512 does, with another result"
         where = "the memory" if self.device.type == "cpu" else f"the memory of {self.device}"
         return TooLargeError(f"{self.name}: {width}x{height} pixels are too many for {where}: {remedy} ({problem})")
 
@@ -376,7 +376,7 @@ class _Whole:
         self.size = (rainy.shape[0], rainy.shape[1])
 
     def everything(self) -> Tensor:
-        return to_tensor(self.rainy)[None].to(memory_format=torch.channels_last)
+        return to_tensor(self.rainy)[None]
 
     def read(self, image: int, rows: Tensor, columns: Tensor) -> Tensor:
         (top, bottom), (left, right) = _bounds(rows), _bounds(columns)

@@ -66,7 +66,7 @@ def _measure_all(
     if run.device.type == "cpu":
         bound_memory()
     torch.backends.cudnn.benchmark = True
-    with run.placed(method.network):
+    with run.placed(method.network, method.needs):
         # From small to large: the peak of memory, which the system never lowers, is then that of the last one.
         found = {
             (height, width): _measure(method, height, width, costs, run)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..archs.adapt import Needs, checkpoint_parts
+from ..archs.adapt import Needs, checkpoint_parts, name_of
 from ..archs.catalogue import Card, card_of, needs_of
 from ..archs.published import Published, published_file
 from ..archs.receptive_field import receptive_field
@@ -26,7 +26,7 @@ from ..errors import DataError, OptionError, WeightsError
 from ..files import sha256_of, user_path
 from ..models.opening import build_checked, open_run, run_weights
 from ..provenance import code_of, modules_of
-from ..weights import load_weights
+from ..weights import load_weights, recognised
 from .options import (
     FileMethod,
     FilterMethod,
@@ -213,11 +213,9 @@ def _open(name: str, options: MethodOptions, datasets: tuple[str, ...]) -> Metho
     if isinstance(options, RunMethod):
         return _open_run(name, options)
     if isinstance(options, FileMethod):
-        from ..registered.networks import PretrainedNet
-
         file = user_path(options.file)
         with _unchanged(file) as sha256:
-            network = PretrainedNet(str(file), options.key)
+            network = recognised(file, options.key, remedy="if you know which, a method of 'type: network' names it")
         return _with_network(name, options, network, file, sha256)
     assert isinstance(options, NetworkMethod)
     file = user_path(options.file)
@@ -256,7 +254,7 @@ def _with_network(
     return _Network(
         name,
         options,
-        type(inner).__name__,
+        name_of(network),
         identity=(_digest_of_weights(network), needs_of_parts, *identity),
         modules=(Runner.__module__, *modules_of(network.modules())),
         trained_on=published.trained_on if published else None,

@@ -126,7 +126,7 @@ class Scoring:
             self._keep(method, test_set, image.index, image.derained)
             return {"output": output}, measured
 
-        with self.run.placed(method.network):
+        with self.run.placed(method.network, method.needs):
             found = in_threads(measure, self._derain(method, test_set, todo), ahead=_AHEAD)
             title = f"{method.name} on {test_set.name}"
             for index, (derained, measured) in zip(todo, track(found, len(todo), title), strict=True):
@@ -150,7 +150,7 @@ class Scoring:
             return None
         derained, path = self._kept(method, test_set, index), self.image_path(method, test_set, index)
         if derained is None:
-            with self.run.placed(method.network):
+            with self.run.placed(method.network, method.needs):
                 (image,) = self._derain(method, test_set, [index])
             derained = image.derained
         if derained is not None and not path.exists():

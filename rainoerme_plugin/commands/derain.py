@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file (default: the network that comes with the package)"
     )
     parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+    key_help = "where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
+    parser.add_argument("--key", metavar="NAME", help=key_help)
     parser.add_argument("--overwrite", action="store_true", help="make results anew that are there already")
 
     more = parser.add_argument_group("more results")
@@ -66,7 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = _wanted(arguments)
     jobs = find_jobs(arguments.inputs, arguments.output, wanted, say)
     derainer = load_derainer(
-        arguments.weights, device=arguments.device, tile=arguments.tile, batch=arguments.batch, half=arguments.half
+        arguments.weights,
+        key=arguments.key,
+        device=arguments.device,
+        tile=arguments.tile,
+        batch=arguments.batch,
+        half=arguments.half,
     )
     if derainer.device.type == "cpu":
         bound_memory()

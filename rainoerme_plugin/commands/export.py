@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the network that comes with the package)"
     )
     parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+    key_help = "where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
+    parser.add_argument("--key", metavar="NAME", help=key_help)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="derainer.onnx, derainer.pt2")
     check_help = "also compare the results on these pictures with PyTorch's (default: on one that is made up)"
     parser.add_argument("--check", nargs="+", type=Path, default=[], metavar="IMAGE", help=check_help)
@@ -39,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if path.exists() and not arguments.overwrite:
         raise OptionError(f"{path} is there already; --overwrite replaces it")
     images = [decode_image(user_path(image)) for image in arguments.check]
-    opened = open_network(arguments.weights)
+    opened = open_network(arguments.weights, arguments.key)
     print(opened.about)
     _show(export_network(opened.network, opened.needs, path, images=images))
     return 0

@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
     weights_help = "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label"
     labels.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+    key_help = "with --weights: where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
+    labels.add_argument("--key", metavar="NAME", help=key_help)
     labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
     add_device(labels, "with --weights: ")
     labels.set_defaults(part_run=_labels)
@@ -187,9 +189,9 @@ def _network(arguments: argparse.Namespace) -> CoarseFilter:
 
     if arguments.settings:
         raise OptionError(f"--weights makes the labels, so no filter can: leave out {arguments.settings[0]}")
-    derainer = load_derainer(arguments.weights, device=arguments.device)
+    derainer = load_derainer(arguments.weights, key=arguments.key, device=arguments.device)
     opened = derainer.opened
-    return NetworkLabels(derainer, f"{opened.sha256[:16]}-{opened.code[:8]}", arguments.flips)
+    return NetworkLabels(derainer, f"{opened.identity[:16]}-{opened.code[:8]}", arguments.flips)
 
 
 def _lmdb(arguments: argparse.Namespace) -> int:

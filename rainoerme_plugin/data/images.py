@@ -309,8 +309,8 @@ def write_image(path: Path, image: RGB) -> None:
     write_whole(path, encode_png(image))
 
 
-def as_floats(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W), uint8 or float, as networks take them: float32 in [0, 1], channels last."""
+def as_floats(images: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Images (B, 3, H, W), uint8 or float, as networks take them: float32 in [0, 1], in that memory format."""
     if images.dtype == torch.uint8:
         images = images.float().div_(255)
-    return images.contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=layout)

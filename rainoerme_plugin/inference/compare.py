@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image as PillowImage
 
 from ..data.images import RGB, jpeg_uri
@@ -82,6 +80,9 @@ def write_page(
         ValueError: The pictures of a photograph differ in shape.
         OSError: The file cannot be written; an old one is as it was.
     """
+    import jinja2  # only where a page is wanted
+    from markupsafe import Markup
+
     count = 0
 
     def photographs() -> Iterator[_Photograph]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..archs.adapt import place
 from ..archs.onnx_net import OnnxNet
 from ..archs.runner import Precision, Runner
 from ..archs.tiles import NotFiniteError
@@ -57,7 +58,7 @@ class Derainer:
         self.opened, self.tile, self.batch = opened, tile, batch
         self._run = Runner(device, precision)
         self._turn = threading.Lock()
-        opened.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(opened.network, opened.needs, device)
 
     @property
     def device(self) -> torch.device:
@@ -68,10 +69,10 @@ class Derainer:
     def identity(self) -> str:
         """What results depend on, to the bit, beside the image.
 
-        The weights' checksum, the code, precision, tiles and how many go through at a time, PyTorch, and the device:
-        which one, and the threads among which a CPU shares sums.
+        The weights, the code, precision, tiles and how many go through at a time, PyTorch, and the device: which one,
+        and the threads among which a CPU shares sums.
         """
-        network = f"{self.opened.sha256} {self.opened.code} {self._run.precision} {self.tile} {self.batch}"
+        network = f"{self.opened.identity} {self.opened.code} {self._run.precision} {self.tile} {self.batch}"
         where = f"{self.device.type} {device_name(self.device)} {torch.get_num_threads()}"
         return f"{network} {torch.__version__} {where}"
 
@@ -163,6 +164,7 @@ class Derainer:
 def load_derainer(
     weights: str | Path | None = None,
     *,
+    key: str | None = None,
     device: str = "auto",
     tile: int | None = None,
     batch: int | None = None,
@@ -173,6 +175,7 @@ def load_derainer(
     Args:
         weights: The folder of a training run, a checkpoint of this package or of any network that it or spandrel
             recognises, or an ONNX file. None is the network that comes with the package.
+        key: Where in a checkpoint the weights are, where that is not one of the usual places.
         device: ``auto`` (CUDA, else MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` ...
         tile, batch: As of `Derainer`.
         half: Compute in half precision: float16, and on a CPU bfloat16.
@@ -180,7 +183,7 @@ def load_derainer(
     Raises:
         RainOerMeError: The weights cannot be used, or this machine has no such device.
     """
-    opened = open_network(weights)
+    opened = open_network(weights, key)
     where = pick_device(device)
     if isinstance(opened.network, OnnxNet):
         if half:

@@ -173,7 +173,11 @@ class _Whole(nn.Module):
         if needs.square:
             wanted = [torch.sym_max(*wanted)] * 2
         for axis, size in zip((2, 3), wanted, strict=True):
-            rainy = rainy.index_select(axis, _mirror(rainy.shape[axis], size, rainy.device))
+            there, mirror = rainy.shape[axis], _mirror(rainy.shape[axis], size, rainy.device)
+            rainy = rainy.index_select(axis, mirror)
+            if needs.zeros:
+                within = torch.arange(size, device=rainy.device) < torch.scalar_tensor(there, device=rainy.device)
+                rainy = rainy * within.to(rainy.dtype).view([-1, 1] if axis == 2 else [1, -1])
         return rainy
 
 
@@ -191,10 +195,10 @@ def _wanted(size: int, needs: Needs) -> int:
 
 
 def _mirror(size: int, padded: int, device: torch.device) -> Tensor:
-    """As `archs.adapt.mirrored`: there and back again, as often as it takes."""
+    """As `archs.adapt.mirrored`: there and back again, and then the first one for ever."""
     last = torch.scalar_tensor(size - 1, dtype=torch.int64, device=device)  # a tensor, so that the graph computes it
-    place = torch.arange(padded, device=device) % (2 * last).clamp(min=1)
-    return torch.where(place > last, 2 * last - place, place)
+    place = torch.arange(padded, device=device)
+    return torch.where(place > last, (2 * last - place).clamp(min=0), place)
 
 
 def _trace(network: nn.Module, needs: Needs) -> Any:

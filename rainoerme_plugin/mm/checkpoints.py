@@ -16,11 +16,12 @@ import torch
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
+from ..checkpoint_files import read_checkpoint
 from ..processes import first_decides, rank_and_world
 from ..training.checkpoints import Checkpoint
 from ..training.environment import changed_environment, environment
 from ..training.random_states import random_states, set_random_states
-from ..weights import checkpoint_of, find_state_dict, read_checkpoint, save_checkpoint
+from ..weights import checkpoint_of, find_state_dict, save_checkpoint
 from .hooks import model_of
 from .model import DistillationModel
 

@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..archs.adapt import checkpoint_parts
+from ..archs.adapt import checkpoint_parts, place
 from ..archs.catalogue import needs_of
 from ..archs.tiles import derain_tiled
 from ..data.images import as_floats
@@ -104,10 +104,10 @@ class DistillationModel(BaseModel):
         self.network = network if isinstance(network, nn.Module) else MODELS.build(network)
         check_trainable(self.network, type(self.network).__name__, self.options, batch=None)
         if pretrained is not None:
-            load_weights(self.network, pretrained, param_key, strict=strict_load)
+            load_weights(self.network, pretrained, param_key, strict=strict_load, option="param_key")
         if (found := backbone_of(self.network, self.options.backbone)) and found[1].lr_factor == 0:
             found[0].requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(self.network, needs_of(self.network))
         self.criterion = loss if isinstance(loss, nn.Module) else _build_loss(loss or {"type": "SSIMLoss"})
         check_criterion(self.criterion, self.options)
         self.schedule, self.refinements = self.options.distillation.build(), self.options.distillation.refinements()
@@ -139,7 +139,8 @@ class DistillationModel(BaseModel):
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
         if self.options.accumulation > 1:
             raise OptionError("model.accumulation: not where all of a step is one forward pass (FSDP, DeepSpeed)")
-        rainy, label, clean = (as_floats(image) for image in inputs)
+        layout = needs_of(self.network).memory_format
+        rainy, label, clean = (as_floats(image, layout) for image in inputs)
         refined = self.refinements.at(self.iteration, len(rainy), own_seed(self.seed))
         self.last = step = distillation_step(
             self.network,

@@ -9,10 +9,8 @@ from torch import nn
 
 from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet as _DistillationNet
-from ..archs.recognise import UnknownNetworkError, recognise
-from ..errors import WeightsError
 from ..files import user_path
-from ..weights import check_finite, find_state_dict, load_weights, read_checkpoint, without_prefixes
+from ..weights import load_weights, recognised
 
 
 def PretrainedNet(file: str, key: str | None = None) -> nn.Module:  # noqa: N802 - a name in option files
@@ -22,19 +20,7 @@ def PretrainedNet(file: str, key: str | None = None) -> nn.Module:  # noqa: N802
         file: The checkpoint: of a network of this package, or of any that spandrel recognises.
         key: Where in the file the weights are; None looks in the usual places.
     """
-    path = user_path(file)
-    state, _ = find_state_dict(read_checkpoint(path), path, key)
-    check_finite(state, path)
-    problem: WeightsError | None = None
-    for candidate in without_prefixes(state):
-        try:
-            return recognise(candidate)
-        except UnknownNetworkError as error:
-            problem = problem or error
-        except WeightsError as error:
-            problem = error
-            break
-    raise WeightsError(f"{path}: {problem}")
+    return recognised(user_path(file), key)
 
 
 class DistillationNet(_DistillationNet):
@@ -65,7 +51,7 @@ class DistillationNet(_DistillationNet):
     ) -> None:
         network = _build(backbone)
         if pretrained is not None:
-            load_weights(network, pretrained, param_key, strict=strict_load)
+            load_weights(network, pretrained, param_key, strict=strict_load, option="param_key:")
         told: dict[str, Any] = {"multiple": multiple, "output": output}
         told = {name: value for name, value in told.items() if value is not None}
         super().__init__(network, detail_layers, detail_start, replace(needs_of(network), **told))

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..checkpoint_files import read_checkpoint
 from ..errors import WeightsError
-from ..weights import read_checkpoint
 
 
 class _Best(BaseModel):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..archs.adapt import is_out_of_memory
+from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet
 from ..data.images import as_floats
 from ..distillation.finite import all_finite, first_nonfinite
@@ -58,6 +59,7 @@ class Distiller:
         found = backbone_of(bare, options.backbone)
         self._backbone = found and found[0]
         self._frozen_until = 0.0 if found is None else inf if found[1].lr_factor == 0 else found[1].freeze_iter
+        self._layout = needs_of(bare).memory_format
         device = next(bare.parameters()).device
         self._refinements = options.distillation.refinements()
         if options.accumulation > 1 and any(isinstance(part, _BatchNorm) for part in bare.modules()):
@@ -144,7 +146,7 @@ class Distiller:
         two_stages: bool,
         backward: Callable[[Tensor], None] | None = None,
     ) -> DistillationStep:
-        rainy, label, clean = (as_floats(image) for image in images)
+        rainy, label, clean = (as_floats(image, self._layout) for image in images)
         try:
             return distillation_gradients(
                 self._computing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from rainoerme_plugin.archs.adapt import Needs, derain, is_out_of_memory, mirrored
 from rainoerme_plugin.archs.prenet import PReNet
-from rainoerme_plugin.errors import OptionError
+from rainoerme_plugin.errors import OptionError, WeightsError
 
 
 class Spy(nn.Module):
@@ -104,24 +105,27 @@ def test_an_image_that_fits_reaches_the_network_untouched() -> None:
 
 
 @pytest.mark.parametrize("size", [(9, 14), (2, 13), (16, 3), (5, 5), (2, 2), (1, 4), (3, 1), (1, 1)])
-def test_the_padding_is_numpys_mirror_at_the_bottom_and_right(size: tuple[int, int]) -> None:
+def test_the_padding_is_numpys_mirror_at_the_bottom_and_right_and_then_the_border(size: tuple[int, int]) -> None:
     rainy, network = image(*size, batch=2), Spy()
     derain(network, rainy, Needs(multiple=16))
-    after = [(0, 0), (0, 0), (0, 16 - size[0]), (0, 16 - size[1])]
-    assert np.array_equal(network.seen.numpy(), np.pad(rainy.numpy(), after, mode="reflect"))
+    in_mirror = [min(16 - side, side - 1) for side in size]
+    mirror = [(0, 0), (0, 0), *((0, count) for count in in_mirror)]
+    beyond = [(0, 0), (0, 0), *((0, 16 - side - count) for side, count in zip(size, in_mirror, strict=True))]
+    expected = np.pad(np.pad(rainy.numpy(), mirror, mode="reflect"), beyond, mode="edge")
+    assert np.array_equal(network.seen.numpy(), expected)
 
 
 @pytest.mark.parametrize(
     ("row", "seen"),
     [
         ([10, 20, 30, 40, 50, 60], [10, 20, 30, 40, 50, 60, 50, 40]),
-        ([10, 20, 30], [10, 20, 30, 20, 10, 20, 30, 20]),
-        ([10, 20], [10, 20, 10, 20, 10, 20, 10, 20]),
+        ([10, 20, 30], [10, 20, 30, 20, 10, 10, 10, 10]),
+        ([10, 20], [10, 20, 10, 10, 10, 10, 10, 10]),
         ([10], [10, 10, 10, 10, 10, 10, 10, 10]),
     ],
 )
 @pytest.mark.parametrize("upright", [False, True])
-def test_what_one_mirror_does_not_fill_is_mirrored_again(row: list[int], seen: list[int], upright: bool) -> None:
+def test_what_one_mirror_does_not_fill_is_its_last_pixel(row: list[int], seen: list[int], upright: bool) -> None:
     rainy = torch.tensor(row, dtype=torch.float32).expand(1, 3, 8, -1)
     network = Spy()
     derain(network, rainy.mT if upright else rainy, Needs(multiple=8))
@@ -233,7 +237,7 @@ def halved_and_doubled(rainy: Tensor) -> Tensor:
 def test_a_size_that_a_network_does_not_take_is_named_with_the_remedy() -> None:
     with pytest.raises(OptionError, match=r"^Of does not take images of 5x7 pixels \(The size of tensor a ") as caught:
         derain(Of(halved_and_doubled), image(7, 5), Needs())
-    assert "multiple: of a DistillationNet says which" in str(caught.value)
+    assert "some networks take multiples of a number only" in str(caught.value)
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert derain(Of(halved_and_doubled), image(7, 5), Needs(multiple=2)).shape == (1, 3, 7, 5)
     with pytest.raises(OptionError, match=r"^Of does not take images of 15x9 pixels "):
@@ -256,21 +260,59 @@ def test_a_shape_that_a_network_cannot_make_is_named() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("CUDA error: device-side assert triggered"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB, of a total size of 1 GiB"),
-        ValueError("a size of another kind"),
-        KeyError("shape"),
+        MemoryError(),
+        WeightsError("what this package says itself"),
     ],
 )
-def test_other_errors_of_a_network_pass_unchanged(error: Exception) -> None:
+def test_too_little_memory_and_errors_for_the_user_pass_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         derain(failing(error), image(7, 5), Needs())
     assert caught.value is error
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), "CUDA error: device-side assert triggered"),
+        (ValueError("too many values to unpack"), "too many values to unpack"),
+        (KeyError("weight"), "KeyError: 'weight'"),
+        (AssertionError(), "AssertionError"),
+        (IndexError("list index out of range"), "list index out of range"),
+    ],
+)
+def test_a_network_that_fails_for_its_own_reasons_is_one_line(error: Exception, words: str) -> None:
+    with pytest.raises(OptionError, match=rf"^Of does not take images of 5x7 pixels \({re.escape(words)}\)") as caught:
+        derain(failing(error), image(7, 5), Needs())
+    assert caught.value.__cause__ is error
+
+
+def test_a_network_that_computes_in_place_leaves_the_callers_image() -> None:
+    rainy = image(5, 7)
+    before = rainy.clone()
+    assert torch.equal(derain(Of(lambda pixels: pixels.mul_(2)), rainy, Needs()), 2 * before)
+    assert torch.equal(rainy, before)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_images_go_in_as_the_network_needs_them_in_memory(channels_last: bool) -> None:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    given: list[bool] = []
+
+    def look(pixels: Tensor) -> Tensor:
+        given.append(pixels.is_contiguous(memory_format=layout))
+        return pixels
+
+    for rainy in (image(8, 6), image(8, 6).to(memory_format=torch.channels_last), image(7, 5)):
+        derain(Of(look), rainy, Needs(multiple=2, channels_last=channels_last))
+    assert given == [True] * 3
+
+
 @pytest.mark.parametrize(("size", "padding"), [(7, 0), (7, 3), (7, 20), (1, 4)])
 def test_mirrored_says_what_stands_where(size: int, padding: int) -> None:
-    expected = np.pad(np.arange(size), (0, padding), mode="reflect")
+    # As spandrel: what the mirror does not show is its last pixel again.
+    in_mirror = min(padding, size - 1)
+    expected = np.pad(np.pad(np.arange(size), (0, in_mirror), mode="reflect"), (0, padding - in_mirror), mode="edge")
     assert mirrored(size, padding).tolist() == expected.tolist()
 
 

@@ -204,7 +204,7 @@ def test_what_cannot_be_done_is_said(rainy: Any, options: dict[str, Any], messag
 def test_a_network_that_looks_at_the_whole_image_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "WHOLE", 100)
     network, rainy = small("RESCAN"), image(70, 80)
-    assert torch.equal(derain_tiled(network, rainy, Needs(), tell=pytest.fail), whole(network, rainy))
+    assert torch.equal(derain_tiled(network, rainy, Needs(), tell=pytest.fail), whole(network, rainy, Needs()))
 
 
 def test_tiles_of_one_are_said_to_differ_once() -> None:
@@ -214,7 +214,7 @@ def test_tiles_of_one_are_said_to_differ_once() -> None:
         tiled = derain_tiled(network, rainy, Needs(), tile=64, tell=told.append)
     assert told == [
         "RESCAN looks at the whole image: in tiles of 64 pixels it gives another result; "
-        "tile: auto or 0 leaves images whole"
+        "with tile 0, or without that option, images stay whole"
     ]
     assert not torch.allclose(tiled, whole(network, rainy), rtol=0, atol=1e-5)
     derain_tiled(small("RESCAN"), image(64, 40), Needs(), tile=64, tell=pytest.fail)
@@ -272,7 +272,8 @@ def test_where_memory_is_short_the_batch_is_halved_and_then_the_tiles(error: Exc
     assert network.failed == [(4, 65, 65), (2, 65, 65), (1, 65, 65)]
     assert set(network.done) == {(1, 34, 34)}
     assert told == [
-        "not enough memory for Short on 16,900 pixels at a time; it goes on with 2 x 65x65 (tile: sets the size)"
+        "not enough memory for Short on 16,900 pixels at a time; it goes on with 2 x 65x65 "
+        "(the option tile sets the size)"
     ]
 
 
@@ -318,8 +319,8 @@ def test_a_network_with_strides_and_little_memory() -> None:
     ("function", "tile", "message"),
     [
         (conv(3), None, "Short: 90x100 pixels are too many for the memory: even 27x27 of them at a time; it needs"),
-        (conv(3), 0, "the memory: tile: auto or a number cuts the image"),
-        (lambda rainy: rainy.cumsum(2), None, "it looks at the whole image, so that is not cut by itself; tile: 512"),
+        (conv(3), 0, "the memory: with another tile than 0 the image is cut"),
+        (lambda rainy: rainy.cumsum(2), None, "it looks at the whole image, so that is not cut by itself; tile 512"),
     ],
 )
 def test_too_little_memory_is_an_error_in_the_end(function: Any, tile: int | None, message: str) -> None:
@@ -331,9 +332,9 @@ def test_too_little_memory_is_an_error_in_the_end(function: Any, tile: int | Non
 
 def test_other_errors_are_not_taken_for_it() -> None:
     error = RuntimeError("CUDA error: device-side assert triggered")
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(OptionError, match="does not take images of 20x20 pixels") as caught:
         derain_tiled(Short(conv(3), 10, error), image(20, 20), Needs(), tell=pytest.fail)
-    assert caught.value is error
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

@@ -15,6 +15,7 @@ from tiny import write_images, write_network
 import rainoerme_plugin
 from rainoerme_plugin import weights
 from rainoerme_plugin.archs.adapt import Needs
+from rainoerme_plugin.archs.catalogue import needs_of
 from rainoerme_plugin.archs.prenet import PReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.archs.runner import Runner
@@ -241,7 +242,7 @@ def test_large_images_go_through_the_network_in_tiles(tmp_path: Path) -> None:
     whole = opened("file", file=file)(RAINY, "d", "", RUN)
     assert np.array_equal(kept(RAINY, "d", "", RUN), whole)
     assert np.mean(cut(RAINY, "d", "", RUN) != whole) < 1e-3
-    with RUN.placed(cut.network):
+    with RUN.placed(cut.network, cut.needs):
         assert cut.network is not None
         torch.testing.assert_close(
             RUN(cut.network, cut.needs, TENSOR, tile=16), RUN(cut.network, cut.needs, TENSOR), rtol=0, atol=1e-5
@@ -274,7 +275,7 @@ def test_a_filter_has_no_tiles() -> None:
 
 def test_a_network_computes_in_channels_last() -> None:
     kept = RainOerMeNet(4)
-    with RUN.placed(kept):
+    with RUN.placed(kept, needs_of(kept)):
         assert kept.inc[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 

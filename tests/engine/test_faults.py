@@ -23,6 +23,7 @@ from faults import Child, check_one_line, same
 from PIL import Image
 from tiny import tiny_data, tiny_options
 
+from rainoerme_plugin.checkpoint_files import read_checkpoint
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.config import Request
 from rainoerme_plugin.data.lmdb_store import write_lmdb
@@ -30,7 +31,6 @@ from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import DataError, RainOerMeError, WeightsError
 from rainoerme_plugin.models.distillation_model import DistillationModel
 from rainoerme_plugin.training.checkpoints import last_good
-from rainoerme_plugin.weights import read_checkpoint
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="signals, sessions and mounts as Linux has them")
 
