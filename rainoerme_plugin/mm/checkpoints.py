@@ -65,7 +65,7 @@ class SafeCheckpointHook(Hook):
         if rank_and_world()[0] == 0:
             file = Path(runner.work_dir) / name
             (file.parent / "last_checkpoint").write_text(str(file))  # where mmengine looks for it
-            runner.logger.info(f"asked to stop: saved {file}; resume goes on from there")
+            runner.logger.info(f"stopping: saved {file}; resume goes on from there")
         # As soon as one has ended, torchrun stops the others: all wait until the first has saved.
         first_decides(lambda: None)
 

@@ -58,7 +58,8 @@ class EndlessTrainLoop(IterBasedTrainLoop):
     with ``source: device`` lie on the device.
 
     Attributes:
-        stopping: Whether the iteration that is computed is the last one, because the run was asked to end.
+        stopping: Whether the iteration that is computed is the last one, as the run was asked to end or a validation
+            failed.
     """
 
     stopping = False
@@ -68,43 +69,50 @@ class EndlessTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         batches = self._batches()
         agreement = Agreement()
+        failure: Exception | None = None
         with Signals(patience=2.0) as signals:
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
                 batch = next(batches)
-                self.stopping = agreement.reached(signals.received)
+                self.stopping = agreement.reached(signals.received) or failure is not None
                 with telling(f"iteration {self._iter + 1}"):
                     self.run_iter(batch)
                 if self.stopping:
-                    raise KeyboardInterrupt
+                    raise failure or KeyboardInterrupt
                 self._decide_current_val_interval()
                 if (
                     self.runner.val_loop is not None
                     and self._iter >= self.val_begin
                     and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
                 ):
-                    self._validate()
+                    failure = self._validate()
             agreement.close()
+        if failure is not None:  # after the last iteration, of which there is a checkpoint
+            raise failure
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def _validate(self) -> None:
-        """Validate; where that fails, save what has been learnt, unless others are waited for.
+    def _validate(self) -> Exception | None:
+        """Validate.
+
+        Returns:
+            What ends the run, once it is saved. Checkpoints are whole only within an iteration: the next one's is.
 
         Raises:
-            RainOerMeError: It failed, but for want of memory.
+            RainOerMeError: What ends the run of several processes, which do not wait for one of them.
         """
         try:
             with undisturbed(), telling(f"validation after iteration {self._iter}"):
                 self.runner.val_loop.run()
-        except Exception:
-            if rank_and_world()[1] == 1:
-                for hook in self.runner.hooks:
-                    if isinstance(hook, EMAHook):
-                        hook.after_val_epoch(self.runner)  # puts the weights back in the place of their mean
-                self.runner.save_checkpoint(self.runner.work_dir, f"iter_{self._iter}.pth", by_epoch=False)
-            raise
+        except Exception as error:
+            if rank_and_world()[1] > 1:
+                raise
+            for hook in self.runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook.after_val_epoch(self.runner)  # puts the weights back in the place of their mean
+            return error
+        return None
 
     def _batches(self) -> Iterator[Any]:
         sampler = getattr(self.dataloader, "sampler", None)

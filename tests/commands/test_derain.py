@@ -71,7 +71,7 @@ def test_a_broken_file_is_told_last_with_status_2(here: Path, capsys: pytest.Cap
         (["in", "-o", "out", "--quality", "0"], "--quality must be 1 to 100, got 0"),
         (["in", "-o", "out", "--tile", "-1"], "tile must be at least 0"),
         (["in", "-o", "out", "--blend", "2"], "blend must be 0"),
-        (["in", "-o", "out", "--device", "gpu"], "no device 'gpu'"),
+        (["in", "-o", "out", "--device", "gpu"], "--device gpu: no such device; there are auto, cpu"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -151,7 +151,8 @@ def test_a_validation_that_fails_does_not_lose_the_training(
     )
     for key in ("params", "params_ema"):
         assert all(torch.equal(straight[key][name], broken[key][name]) for name in straight[key])
-    assert "Resuming after iteration 4" in capsys.readouterr().err
+    resumed = 4 if engine == "basicsr" else 5  # whose checkpoints are whole within an iteration alone
+    assert f"Resuming after iteration {resumed}, " in capsys.readouterr().err
 
 
 def test_a_step_that_fails_in_the_code_of_others_is_a_line_and_the_log_has_the_rest(
