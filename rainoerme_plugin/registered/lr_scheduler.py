@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from ..errors import OptionError, brief, nearest
+from ..errors import OptionError, brief, counted, nearest
 from ..options import Count, Number, Positive, Section, read_section
 
 
@@ -73,7 +73,7 @@ class LinearDecayOptions(ScheduleOptions):
         if total > 1 and start >= total - 1:  # iteration k runs at the rate after k - 1 steps
             return [f"the rate never falls: it would from iteration {start} on"]
         if end < total:
-            return [f"the rate is 0 for the last {total - end} iterations: end is {end}"]
+            return [f"the rate is 0 for the last {counted(total - end, 'iteration')}: end is {end}"]
         if end > total:
             return [f"the rate only falls to {(end - total + 1) / (end - start):.0%}: end is {end}"]
         return []

@@ -146,7 +146,7 @@ visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
         forget()
     said = "".join(log.read_text() for log in (data / "work").glob("*/*.log"))
     for told in (
-        "WARNING - param_scheduler: the rate is 0 for the last 1 iterations: end is 3 (max_iters: 4)",
+        "WARNING - param_scheduler: the rate is 0 for the last 1 iteration: end is 3 (max_iters: 4)",
         "WARNING - train.distillation.warmup: the second stage never begins",
         "WARNING - val.val_freq: 600 is more than the run has",
         "WARNING - logger.save_checkpoint_freq: 300 is more than the run has",

@@ -109,7 +109,7 @@ STEPS = {"type": "MultiStepLR", "milestones": [4, 9], "gamma": 0.5}
     [
         ({"type": "LinearDecayLR"}, 1000, ""),
         ({"type": "LinearDecayLR", "start": 10, "end": 20}, 20, ""),
-        ({"type": "LinearDecayLR", "start": 10_000, "end": 20_000}, 40_000, "the rate is 0 for the last 20000 iter"),
+        ({"type": "LinearDecayLR", "start": 10_000, "end": 20_000}, 40_000, "the rate is 0 for the last 20,000 iter"),
         ({"type": "LinearDecayLR", "start": 10_000, "end": 20_000}, 1000, "the rate never falls: it would from iterat"),
         ({"type": "LinearDecayLR", "start": 3, "end": 12}, 9, "the rate only falls to 44%: end is 12"),
         (STEPS, 10, ""),
