@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Launcher: TypeAlias = Literal["none", "pytorch", "slurm"]
 T = TypeVar("T")
-_has_left = False
+_left: list[Any] = []
+"""Groups of processes that were left. PyTorch's thread wants Python once more, for the last tensors that it exchanged,
+and whoever takes its group down waits for it, with Python in hand: so nobody does."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|TCPStore|broken pipe|timed out", re.IGNORECASE)
 
 
@@ -88,16 +90,15 @@ def _meeting_place(timeout: timedelta | None) -> Store:
 
 def leave_processes() -> None:
     """Part from the others when all have come so far; who ends without may be aborted by PyTorch's own threads."""
-    global _has_left
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
-        _has_left = True
 
 
 def has_joined() -> bool:
     """Whether this process is one of several, or was before it left them."""
-    return _has_left or (dist.is_available() and dist.is_initialized())
+    return bool(_left) or (dist.is_available() and dist.is_initialized())
 
 
 def control_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:
