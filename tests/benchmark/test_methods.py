@@ -26,7 +26,6 @@ from rainoerme_plugin.data.images import decode_image
 from rainoerme_plugin.distillation.filters import build_filter
 from rainoerme_plugin.errors import DataError, OptionError, RainOerMeError, WeightsError
 from rainoerme_plugin.options import read_section
-from rainoerme_plugin.registered import networks
 
 RUN = Runner(torch.device("cpu"))
 RAINY = np.random.default_rng(0).integers(0, 256, (33, 41, 3), dtype=np.uint8)
@@ -211,7 +210,6 @@ def test_weights_that_change_while_they_are_read_are_refused(
         return found
 
     monkeypatch.setattr(weights, "read_checkpoint", replaced)
-    monkeypatch.setattr(networks, "read_checkpoint", replaced)
     with pytest.raises(WeightsError, match=r"methods\.m: .*net_g_latest\.pth has changed while it was read; run again"):
         opened(kind, **options)
 
