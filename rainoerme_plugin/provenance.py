@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
@@ -37,7 +38,6 @@ _BESIDE = {
 """Modules that find, name, open and tell, but compute nothing: whoever imports them is not followed into them."""
 
 
-@cache
 def code_of(*modules: str) -> str:
     """A digest of modules' code: of all that they import of their own packages, and of other packages' versions.
 
@@ -51,6 +51,16 @@ def code_of(*modules: str) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    with _one_at_a_time:
+        return _digest_of(modules)
+
+
+_one_at_a_time = threading.Lock()
+"""Python 3.11's parser counts its depth for all threads together, and fails where two are in it."""
+
+
+@cache
+def _digest_of(modules: tuple[str, ...]) -> str:
     found: dict[str, str] = {}
     waiting = sorted(modules)
     while waiting:

@@ -21,6 +21,6 @@ def changed_code(monkeypatch: pytest.MonkeyPatch, module: str) -> Iterator[None]
 
     with monkeypatch.context() as patched:
         patched.setattr(provenance, "_read", changed)
-        provenance.code_of.cache_clear()
+        provenance._digest_of.cache_clear()
         yield
-    provenance.code_of.cache_clear()
+    provenance._digest_of.cache_clear()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import py_compile
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,7 +40,7 @@ def write(folder: Path, **changes: str) -> None:
 
 
 def digest(*modules: str) -> str:
-    code_of.cache_clear()
+    provenance._digest_of.cache_clear()
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.partition(".")[0] == "parcel"]:
         del sys.modules[name]
@@ -146,3 +149,20 @@ def test_what_a_benchmark_depends_on(
     with changed_code(monkeypatch, module):
         now = both()
     assert (now[0] != before[0], now[1] != before[1]) == (derains, measures)
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    rooms = [f"rainoerme_plugin.{room}" for room in ("data.labels", "archs.tiles", "losses.ssim", "metrics.protocols")]
+    alone = [code_of(room) for room in rooms]
+    provenance._digest_of.cache_clear()
+
+    # Whatever is collected may let another thread go on, in the middle of the parser.
+    def pause(phase: str, about: dict[str, int]) -> None:
+        time.sleep(0.0001)
+
+    gc.callbacks.append(pause)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(code_of, rooms)) == alone
+    finally:
+        gc.callbacks.remove(pause)

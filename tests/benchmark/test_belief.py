@@ -94,7 +94,7 @@ def test_costs_on_another_gpu_are_others(root: Path, monkeypatch: pytest.MonkeyP
     measured: list[str] = []
     monkeypatch.setattr(run_module, "measure_costs", lambda method, *_: measured.append(method.name) or [])
     for name in ("one", "one", "another"):
-        monkeypatch.setattr(run_module, "_device_name", lambda device, name=name: name)
+        monkeypatch.setattr(run_module, "device_name", lambda device, name=name: name)
         run(root, cost={"sizes": [[24, 24]], "warmup": 1, "repeats": 3})
     assert measured == ["opening", "net"] * 2
 
