@@ -18,7 +18,7 @@ from rainoerme_plugin.archs.prenet import PReNet
 PACKAGE = Path(rainoerme_plugin.__file__).parent
 FRAMEWORKS = {"basicsr", "mmengine", "mmagic", "mmcv"}
 LONG = {"spandrel", "spandrel_extra_arches", "torchvision", "torch._dynamo", "torch._inductor", "sympy", "scipy"} | {
-    *("matplotlib", "jinja2", "pydantic", "onnx", "onnxruntime", "av", "imagehash", "lmdb", "yaml"),
+    *("cv2", "matplotlib", "jinja2", "pydantic", "onnx", "onnxruntime", "av", "imagehash", "lmdb", "yaml"),
 }
 """What takes long to import, and one picture does not need."""
 PURE = ["archs", "data", "distillation", "losses", "metrics"]

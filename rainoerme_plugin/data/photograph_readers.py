@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL.ImageFile import ImageFile
 
@@ -136,6 +135,8 @@ def _png_text(body: bytes, start: int) -> bytes:
 
 def _deep_png(encoded: bytes, image: ImageFile, colour: int, path: Path) -> Samples:
     """Pixels of 16 bits, by OpenCV; Pillow, which has looked whether the file is whole, must have seen the same."""
+    import cv2  # only where it is used: the import takes longer than to derain a small picture
+
     decoded: Any = cv2.imdecode(np.frombuffer(c.png_pixels(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
     channels = {0: [0], 2: [2, 1, 0], 4: [0, 3], 6: [2, 1, 0, 3]}[colour]
     samples = None if decoded is None else decoded.reshape(*decoded.shape[:2], -1)

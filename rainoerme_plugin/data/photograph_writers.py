@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
@@ -124,7 +123,12 @@ def _encode_tiff(photograph: Photograph, samples: Samples, quality: int | None) 
 
 def _encode_bmp(photograph: Photograph, samples: Any, quality: int | None) -> bytes:
     if samples.shape[2] == 4:  # Pillow writes alpha that nobody reads
-        encoded = bytearray(cv2.imencode(".bmp", samples[..., [2, 1, 0, 3]])[1].tobytes())
+        import cv2  # only where it is used: the import takes longer than to derain a small picture
+
+        try:
+            encoded = bytearray(cv2.imencode(".bmp", samples[..., [2, 1, 0, 3]])[1].tobytes())
+        except cv2.error as error:
+            raise ValueError(str(error)) from error
     else:
         encoded = bytearray(_saved(samples, "BMP"))
     if photograph.metadata.density is not None:

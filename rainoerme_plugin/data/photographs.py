@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..errors import DataError, described
@@ -85,7 +84,7 @@ def encode_photograph(
     samples = samples_of(photograph, pixels, kind)
     try:
         return ENCODERS[kind](photograph, turned_back(samples, photograph.orientation), quality)
-    except (OSError, ValueError, struct.error, cv2.error) as error:
+    except (OSError, ValueError, struct.error) as error:
         raise DataError(f"{where}: cannot be written as {kind} ({described(error)}); choose another kind") from None
 
 

@@ -10,7 +10,6 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 
-import cv2
 from PIL import Image as PillowImage
 
 from . import containers as c
@@ -62,6 +61,8 @@ def jpegs_in(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 def _fitting(picture: RGB, width: int, height: int, room: int) -> bytes:
     """A JPEG of a picture, within ``width`` x ``height`` pixels and filled up to ``room`` bytes; blank if none fits."""
+    import cv2  # only where it is used: the import takes longer than to derain a small picture
+
     rows, columns = picture.shape[:2]
     if abs(width * rows / (height * columns) - 1) > _ALIKE:
         share = min(width / columns, height / rows)
