@@ -182,6 +182,7 @@ def stock(**changes: Any) -> dict[str, Any]:
             "total_iter": 300_000,
             "pixel_opt": {"type": "L1Loss"},
         },
+        "logger": {"print_freq": 10, "save_checkpoint_freq": 10},
     }
     for key, value in changes.items():
         *way, last = key.split("__")
