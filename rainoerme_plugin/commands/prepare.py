@@ -119,8 +119,10 @@ def _check(arguments: argparse.Namespace) -> int:
 def _labels(arguments: argparse.Namespace) -> int:
     from ..data.labels import SoftLabels, kept_labels, label_names
     from ..data.sources import FileSource, in_threads, is_lmdb, open_source
+    from ..devices import pick_device
     from ..progress import track
 
+    pick_device(arguments.device)  # filters take none, yet a name that is none is no name for them either
     coarse_filter = _network(arguments) if arguments.weights else _filter(arguments)
     opened = open_source(arguments.rainy)
     _note(opened.notes)

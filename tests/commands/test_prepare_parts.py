@@ -69,6 +69,14 @@ def test_all_parts_of_labels_are_what_one_process_makes(rainy: Path, kind: str) 
         assert len(files(one)) == COUNT
 
 
+@pytest.mark.parametrize("name", ["xla", "meta", "cuda:99", ""])
+def test_labels_refuse_a_name_that_is_no_device(rainy: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    line = refused(capsys, "prepare", "labels", rainy, *FILTER, "-o", rainy.with_name("out"), "--device", name)
+    assert f"--device {name}: " in line
+    assert "; there are auto, cpu" in line
+    assert not rainy.with_name("out").exists()
+
+
 def test_labels_of_shards_are_made_in_other_parts(rainy: Path) -> None:
     shards, parts = rainy.with_name("rainy.lmdb"), rainy.with_name("parts.lmdb")
     for number in (1, 2, 3):
