@@ -75,8 +75,8 @@ class Records:
             key = key_of("told", lines)
             if key not in self._found:
                 self.add(key, {})
-                count = f"{len(lines)} lines are" if len(lines) > 1 else "a line is"
-                texts.append(f"{path}: {count} damaged, or of an earlier version; what they held is computed again")
+                count, held = (f"{len(lines)} lines are", "they") if len(lines) > 1 else ("a line is", "it")
+                texts.append(f"{path}: {count} damaged, or of an earlier version; what {held} held is computed again")
         return texts
 
     def get(self, key: str, shape: type[T]) -> T | None:

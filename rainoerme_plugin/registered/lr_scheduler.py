@@ -91,8 +91,8 @@ class MultiStepOptions(ScheduleOptions):
     def _match(self) -> MultiStepOptions:
         if len(self.restarts) != len(self.restart_weights):
             raise ValueError(
-                f"expected a weight for each of the {len(self.restarts)} restarts, got {len(self.restart_weights)} "
-                "restart_weights"
+                f"expected a weight for each restart, got {counted(len(self.restarts), 'restart')} and "
+                f"{len(self.restart_weights)} restart_weights"
             )
         return self
 
@@ -123,8 +123,8 @@ class CosineOptions(ScheduleOptions):
     def _match(self) -> CosineOptions:
         if len(self.periods) != len(self.restart_weights):
             raise ValueError(
-                f"expected a weight for each of the {len(self.periods)} periods, got {len(self.restart_weights)} "
-                "restart_weights"
+                f"expected a weight for each period, got {counted(len(self.periods), 'period')} and "
+                f"{len(self.restart_weights)} restart_weights"
             )
         return self
 

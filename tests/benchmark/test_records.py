@@ -200,7 +200,7 @@ def test_a_changed_letter_anywhere_in_a_line_is_noticed_and_told_once(tmp_path: 
         if place < len(good) - 2:  # else it looks cut off
             (text,) = records.damaged()
             assert "0.jsonl: a line is damaged" in text
-            assert "computed again" in text
+            assert "what it held is computed again" in text
         assert Records(folder).damaged() == []
 
 
@@ -209,7 +209,7 @@ def test_lines_of_an_earlier_version_are_not_believed(tmp_path: Path) -> None:
     records = Records(tmp_path)
     assert records.get("a", AnyRecord) is None
     (text,) = records.damaged()
-    assert "3.jsonl: 2 lines are damaged, or of an earlier version" in text
+    assert "3.jsonl: 2 lines are damaged, or of an earlier version; what they held is computed again" in text
     assert records.damaged() == Records(tmp_path).damaged() == []
 
 

@@ -157,11 +157,14 @@ def test_the_iterations_at_no_rate_are_counted_right() -> None:
         ({**STEPS, "milestones": ["x"]}, r"s\.milestones\.0: should be an integer, got 'x'"),
         ({**STEPS, "gamma": "x"}, r"s\.gamma: should be a number, got 'x'"),
         ({**STEPS, "gama": 0.5}, r"s\.gama: unknown key; did you mean 'gamma'"),
-        ({**STEPS, "restarts": [0, 3]}, "s: expected a weight for each of the 2 restarts, got 1"),
+        ({**STEPS, "restarts": [0, 3]}, "s: expected a weight for each restart, got 2 restarts and 1 restart_weights"),
         ({"type": "MultiStepLR"}, r"s\.milestones: is missing"),
         ({"type": "CosineAnnealingRestartLR", "periods": "x"}, r"s\.periods: should be a list, got 'x'"),
         ({"type": "CosineAnnealingRestartLR", "periods": []}, r"s\.periods: List should have at least 1 item"),
-        ({"type": "CosineAnnealingRestartLR", "periods": [10, 10]}, "s: expected a weight for each of the 2 periods"),
+        (
+            {"type": "CosineAnnealingRestartLR", "periods": [10], "restart_weights": []},
+            "s: expected a weight for each period, got 1 period and 0 restart_weights",
+        ),
         ({"type": "CosineAnnealingRestartLR", "periods": [10], "eta_min": []}, r"s\.eta_min: should be a number"),
         (
             {"type": "CosineAnnealingRestartLR", "periods": [10]},
