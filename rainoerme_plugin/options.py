@@ -118,6 +118,7 @@ def _describe(error: ValidationError, section: type[Section], key: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
     else:
         wanted = problem["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
+        wanted = wanted.partition(" or instance of ")[0]  # no class of ours can stand in a file
         message = f"{wanted}, got {brief(problem['input'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}"

@@ -309,9 +309,8 @@ def _class(table: Any, name: Any, key: str, what: str) -> Any:
             if card.name == name and not card.installed:
                 raise OptionError(f"{key}: {name} comes with {card.package} ({card.licence}); {INSTALL_EXTRA}")
         names = [word.removesuffix("_basicsr") for word in classes]
-        raise OptionError(
-            f"{key}: no {what} is called {brief(name)}{nearest(str(name), names)} ('basicsr list' shows all)"
-        )
+        there = f"; there are {', '.join(names)}" if len(names) < 10 else " ('basicsr list --all' shows all)"
+        raise OptionError(f"{key}: no {what} is called {brief(name)}{nearest(str(name), names)}{there}")
     return found
 
 

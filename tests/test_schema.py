@@ -249,6 +249,21 @@ def test_no_wrong_kind_is_told_in_pythons_own_words(name: str) -> None:
             "train.loss_opt.losses.0.type: no loss is called 'SSIMLos'; did you mean 'SSIMLoss'",
         ),
         (
+            "train.loss_opt",
+            {"type": "SumLoss", "losses": [{"type": "L1Loss"}]},
+            "train.loss_opt.losses.0.type: no loss is called 'L1Loss'; there are SSIMLoss, CharbonnierLoss, ",
+        ),
+        (
+            "train.loss_opt",
+            {"type": "L7"},
+            "train.loss_opt.type: no loss is called 'L7' ('basicsr list --all' shows all)",
+        ),
+        (
+            "train.distillation",
+            {"rain": [1]},
+            "train.distillation.rain: should be a dictionary, got [1]",
+        ),
+        (
             "train.optim_g",
             {"type": "Rprop", "lr": 0.1, "step_sizes": 3},
             "train.optim_g.step_sizes: expected a list such as [1e-06, 50], got 3",
