@@ -116,6 +116,9 @@ def _describe(error: ValidationError, section: type[Section], key: str) -> str:
         message = "is missing"
     elif problem["type"] == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
+    elif problem["type"] in ("too_short", "too_long"):
+        which, bound = ("least", "min_length") if problem["type"] == "too_short" else ("most", "max_length")
+        message = f"should have at {which} {counted(problem['ctx'][bound], 'value')}, got {brief(problem['input'])}"
     else:
         wanted = problem["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
         wanted = wanted.partition(" or instance of ")[0]  # no class of ours can stand in a file

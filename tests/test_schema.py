@@ -264,6 +264,16 @@ def test_no_wrong_kind_is_told_in_pythons_own_words(name: str) -> None:
             "train.distillation.rain: should be a dictionary, got [1]",
         ),
         (
+            "train.distillation",
+            {"rain": {"size": [0.8]}},
+            "train.distillation.rain.size: should have at least 2 values, got [0.8]",
+        ),
+        (
+            "train.distillation",
+            {"rain": {"size": [0.8, 1, 2]}},
+            "train.distillation.rain.size: should have at most 2 values, got [0.8, 1, 2]",
+        ),
+        (
             "train.optim_g",
             {"type": "Rprop", "lr": 0.1, "step_sizes": 3},
             "train.optim_g.step_sizes: expected a list such as [1e-06, 50], got 3",

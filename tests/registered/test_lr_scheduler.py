@@ -160,7 +160,7 @@ def test_the_iterations_at_no_rate_are_counted_right() -> None:
         ({**STEPS, "restarts": [0, 3]}, "s: expected a weight for each restart, got 2 restarts and 1 restart_weights"),
         ({"type": "MultiStepLR"}, r"s\.milestones: is missing"),
         ({"type": "CosineAnnealingRestartLR", "periods": "x"}, r"s\.periods: should be a list, got 'x'"),
-        ({"type": "CosineAnnealingRestartLR", "periods": []}, r"s\.periods: List should have at least 1 item"),
+        ({"type": "CosineAnnealingRestartLR", "periods": []}, r"s\.periods: should have at least 1 value, got \[\]"),
         (
             {"type": "CosineAnnealingRestartLR", "periods": [10], "restart_weights": []},
             "s: expected a weight for each period, got 1 period and 0 restart_weights",
