@@ -104,7 +104,7 @@ def _runner(
     try:
         loader = parts["train_dataloader"]
         for each in (loader, *_val_loaders(parts)):
-            each["dataset"] = dataset = DATASETS.build(each["dataset"])
+            each["dataset"] = dataset = _dataset(each["dataset"])
             if each is not loader:
                 notes += try_first(dataset[0], opt["val"].get("metrics"), dataset.opt["name"])[1]
         parts["model"] = model = MODELS.build(parts["model"])
@@ -123,6 +123,18 @@ def _runner(
     for name in ("custom_imports", "runner_type", "model_wrapper_cfg"):
         parts.pop(name)
     return DistillationRunner(**parts, cfg=Config(config))
+
+
+def _dataset(options: dict[str, Any]) -> Any:
+    """A data set of an option file, which may be one that BasicSR's registry alone has."""
+    from basicsr.data import build_dataset
+
+    try:
+        return DATASETS.build(options) if options["type"] in DATASETS else build_dataset(options)
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's data set
+        raise OptionError(f"datasets.{options['phase']}: {described(error)}") from error
 
 
 def _val_loaders(config: Mapping[str, Any]) -> list[dict[str, Any]]:

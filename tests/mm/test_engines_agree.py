@@ -115,6 +115,16 @@ def test_several_validation_sets_are_measured_as_alone(data: Path) -> None:
     }
 
 
+def test_data_sets_of_basicsr_are_validated_on_in_both(data: Path) -> None:
+    theirs = {"io_backend": {"type": "disk"}, "scale": 1}
+    folders = {"dataroot_lq": str(data / "val" / "rain"), "dataroot_gt": str(data / "val" / "norain")}
+    pairs = {"_delete_": True, "name": "pairs", "type": "PairedImageDataset", **folders, **theirs}
+    unscored = {"name": "unscored", "type": "SingleImageDataset", "dataroot_lq": str(data / "rainy"), **theirs}
+    one, other = by_both(data, datasets__val=pairs, datasets__val_2=unscored)
+    assert_agreed(data, one, other, 12)
+    assert {name.partition("/")[0] for name in other.figures[6]} == {"pairs"}
+
+
 @pytest.mark.parametrize("broken", [{2}, {2, 9}], ids=["in the warm-up", "and later"])
 @pytest.mark.parametrize("ema", [0.9, 0.0])
 def test_a_step_that_is_not_finite_changes_nothing_in_either(
