@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 
 from ..data.device import DeviceBatches
 from ..data.unpaired import UnpairedRain, collate_rain
-from ..errors import DataError, OptionError, RainOerMeError, described, one_line
+from ..errors import DataError, RainOerMeError, one_line
 from ..progress import say
-from ..training.random_states import undisturbed
+from ..training.opening import made_and_read
 from ..training.sampler import Numbered, StreamSampler
 from .validating import TestSet, open_test_set
 
@@ -29,24 +29,10 @@ _REMEDY = "lower datasets.train.num_worker_per_gpu, or make room in /dev/shm. Go
 
 
 def build_dataset(opt: Mapping[str, Any]) -> Any:
-    """A data set, whose first sample can be read if it is one of BasicSR's: much of theirs is read only then.
-
-    Raises:
-        DataError: It cannot be.
-        OptionError: It does not take its options.
-    """
+    """A data set of this package's or BasicSR's; as of `made_and_read`."""
     from basicsr.data import build_dataset
 
-    try:
-        dataset = build_dataset(opt)
-        if not hasattr(dataset, "Options"):
-            with undisturbed():
-                dataset[0]
-    except RainOerMeError:
-        raise
-    except Exception as error:  # of any package's data set
-        raise OptionError(f"datasets.{opt['phase']}: {described(error)}") from error
-    return dataset
+    return made_and_read(build_dataset, opt)
 
 
 class Loaders:

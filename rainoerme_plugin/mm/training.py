@@ -25,7 +25,7 @@ from ..registry import DATASETS, MODELS
 from ..training.checkpoints import Checkpoint, changes
 from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.distiller import check_trainable, try_crop
-from ..training.opening import complete, open_folder, settle_seed
+from ..training.opening import complete, made_and_read, open_folder, settle_seed
 from ..weights import checkpoint_of, save_checkpoint, save_safetensors
 from .hooks import model_of
 from .runner import DistillationRunner
@@ -129,12 +129,7 @@ def _dataset(options: dict[str, Any]) -> Any:
     """A data set of an option file, which may be one that BasicSR's registry alone has."""
     from basicsr.data import build_dataset
 
-    try:
-        return DATASETS.build(options) if options["type"] in DATASETS else build_dataset(options)
-    except RainOerMeError:
-        raise
-    except Exception as error:  # of any package's data set
-        raise OptionError(f"datasets.{options['phase']}: {described(error)}") from error
+    return made_and_read(DATASETS.build if options["type"] in DATASETS else build_dataset, options)
 
 
 def _val_loaders(config: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from datetime import timedelta
 from itertools import count
@@ -17,13 +17,13 @@ import yaml
 
 from ..config import Request, read_options
 from ..devices import pick_device
-from ..errors import OptionError
+from ..errors import OptionError, RainOerMeError, described
 from ..files import remove_leftovers, user_path, write_whole
 from ..plugin import register
 from ..processes import first_decides, join_processes
 from ..progress import say
 from ..schema import check_options
-from .random_states import seed_all
+from .random_states import seed_all, undisturbed
 
 
 def complete(request: Request, *, training: bool) -> dict[str, Any]:
@@ -121,6 +121,25 @@ def settle_seed(opt: dict[str, Any], before: int | None = None) -> None:
         if dataset["type"] == "UnpairedRainDataset" and dataset.get("seed") is None:
             dataset["seed"] = opt["manual_seed"]
     seed_all((opt["manual_seed"] + opt["rank"]) % 2**32)
+
+
+def made_and_read(make: Callable[[Any], Any], opt: Mapping[str, Any]) -> Any:
+    """A data set, whose first sample can be read if it is one of BasicSR's: much of theirs is read only then.
+
+    Raises:
+        DataError: It cannot be.
+        OptionError: It does not take its options.
+    """
+    try:
+        dataset = make(opt)
+        if not hasattr(dataset, "Options"):
+            with undisturbed():
+                dataset[0]
+    except RainOerMeError:
+        raise
+    except Exception as error:  # of any package's data set
+        raise OptionError(f"datasets.{opt['phase']}: {described(error)}") from error
+    return dataset
 
 
 def open_folder(opt: Mapping[str, Any], keep: bool) -> None:
