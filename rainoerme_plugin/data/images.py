@@ -61,6 +61,15 @@ _KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[BinaryIO], ImageFile]], ..
     ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
 )
 _FORMATS = ", ".join(kind for kind, *_ in _KINDS)
+_OTHERS = (
+    ("a HEIC photograph", re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL)),
+    ("an AVIF picture", re.compile(rb"....ftypavi", re.DOTALL)),
+    ("a JPEG XL picture", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
+    ("a JPEG 2000 picture", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
+    ("a GIF", re.compile(rb"GIF8[79]a")),
+    ("a Photoshop file", re.compile(rb"8BPS")),
+)
+"""What people take for one of these, and phones save under their names."""
 _SMALLER = "scale it down, or cut it into parts"
 _DEEP_GREY = ("I;16", "I;16B", "I;16L")
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
@@ -133,6 +142,9 @@ def open_image(file: BinaryIO, where: object) -> ImageFile:
     except Exception:  # whatever came up
         image = None
     if image is None:
+        other = next((name for name, signature in _OTHERS if signature.match(start)), None)
+        if other is not None:
+            raise DataError(f"{where}: {other}, whatever its name says, which is not read; convert it to JPEG or PNG")
         raise DataError(f"{where}: not an image this package reads ({_FORMATS}), or damaged; replace or remove it")
     check_size(image.width, image.height, where)
     return image

@@ -320,7 +320,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path, content: bytes) -> 
 def test_a_gif_is_refused_under_any_suffix(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "rain.png", format="GIF")
     for read in (decode_image, read_header):
-        with pytest.raises(DataError, match=r"rain\.png: not an image this package reads"):
+        with pytest.raises(DataError, match=r"rain\.png: a GIF, whatever its name says"):
             read(tmp_path / "rain.png")
 
 
@@ -420,3 +420,22 @@ def test_values_become_eight_bits_by_rounding_or_down_and_eight_bits_stay() -> N
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     for rounding in ("round", "floor"):
         assert np.array_equal(to_image(to_tensor(every), rounding), every)
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic", "a HEIC photograph"),
+        (b"\0\0\0\x20ftypmif1", "a HEIC photograph"),
+        (b"\0\0\0\x1cftypavif", "an AVIF picture"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
+        (b"GIF89a", "a GIF"),
+        (b"8BPS\0\1", "a Photoshop file"),
+    ],
+)
+def test_a_picture_of_another_kind_is_told_by_its_content(tmp_path: Path, begin: bytes, kind: str) -> None:
+    file = tmp_path / "IMG_1.jpg"
+    file.write_bytes(begin + bytes(64))
+    with pytest.raises(DataError, match=rf"IMG_1\.jpg: {kind}, whatever .* convert it to JPEG or PNG$"):
+        decode_image(file)
