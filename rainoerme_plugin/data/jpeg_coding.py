@@ -107,14 +107,18 @@ def _saved(samples: NDArray[np.uint8], tables: Sequence[Sequence[int]] | None = 
 
 
 def _merged(samples: NDArray[np.uint8], coding: JpegCoding, tables: Sequence[Sequence[int]]) -> bytes:
-    image = PillowImage.fromarray(samples)
-    channels = image if coding.is_rgb else image.convert("YCbCr")
+    import cv2  # of which most pictures have no need
+
+    # By OpenCV, which rounds: Pillow rounds down, so that a picture would get darker by half a level.
+    channels: Any = samples if coding.is_rgb else cv2.cvtColor(samples, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
     names = b"RGB" if coding.is_rgb else b"\1\2\3"
     height, width = samples.shape[:2]
     across, down = coding.largest
     frames, quantisation, components, scans = [], [], b"", b""
-    for number, (channel, own, table) in enumerate(zip(channels.split(), coding.factors, tables, strict=True)):
-        smaller = _reduced(np.asarray(channel), across // own[0], down // own[1])
+    for number, (channel, own, table) in enumerate(
+        zip(np.moveaxis(channels, 2, 0), coding.factors, tables, strict=True)
+    ):
+        smaller = _reduced(channel, across // own[0], down // own[1])
         grey = _saved(smaller[..., None], [table], progressive=coding.progressive)
         for marker, body, end in c.jpeg_marks(grey):
             content = grey[body]

@@ -88,6 +88,13 @@ def test_every_sampling_of_opencvs_comes_back(
         assert np.abs(after - before).mean() < 2
 
 
+@pytest.mark.parametrize("sampling", ["411", "420", "422", "440", "444"])
+def test_a_picture_gets_neither_darker_nor_brighter(tmp_path: Path, sampling: str) -> None:
+    data = by_opencv(sampling, (128, 160), QUALITY=98)
+    for before, after in zip(decoded(data), decoded(again(tmp_path, data)), strict=True):
+        assert abs((after - before).mean()) < 0.1
+
+
 @pytest.mark.parametrize("sampling", ["411", "440"])
 def test_tables_stay_with_their_channels(tmp_path: Path, sampling: str) -> None:
     data = by_opencv(sampling)
