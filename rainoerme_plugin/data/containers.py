@@ -63,13 +63,19 @@ def png_header(data: bytes) -> tuple[int, ...]:
     return struct.unpack_from(">IIBBBBB", data, len(PNG_SIGNATURE) + 8)
 
 
-def png_data(data: bytes) -> Iterator[bytes]:
-    """The pieces of a PNG's compressed pixels."""
-    place = len(PNG_SIGNATURE)
+def png_data(data: bytes) -> Iterator[memoryview]:
+    """The pieces of a PNG's compressed pixels.
+
+    Raises:
+        ValueError: The checksum of one is wrong.
+    """
+    place, view = len(PNG_SIGNATURE), memoryview(data)
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         if data[place + 4 : place + 8] == b"IDAT":
-            yield data[place + 8 : end - 4]
+            if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+                raise ValueError("the checksum of its pixels is wrong")
+            yield view[place + 8 : end - 4]
         place = end
 
 

@@ -45,6 +45,7 @@ def load_whole(image: ImageFile, encoded: bytes) -> None:
 
 
 def _png_is_whole(image: Any, encoded: bytes) -> bool:
+    pieces = list(c.png_data(encoded))  # Pillow does not look at their checksums
     width, height, bits, colour, _, _, interlaced = c.png_header(encoded)
     # Without interlacing what is missing is below, and black: looking once more costs half as much as decoding.
     if not interlaced and np.any(image.crop((0, height - 1, width, height))):
@@ -55,8 +56,8 @@ def _png_is_whole(image: Any, encoded: bytes) -> bool:
         rows, columns = len(range(top, height, down)), len(range(left, width, across))
         wanted += rows * (1 + (columns * bits * _CHANNELS[colour] + 7) // 8) * (columns > 0)
     inflater = zlib.decompressobj()
-    for body in c.png_data(encoded):
-        rest = body
+    for body in pieces:
+        rest: bytes | memoryview = body
         while rest and wanted > 0 and not inflater.eof:
             wanted -= len(inflater.decompress(rest, _INFLATED_BYTES))
             rest = inflater.unconsumed_tail

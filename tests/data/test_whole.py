@@ -104,6 +104,14 @@ def test_an_interlaced_png_of_a_pixel_is_read() -> None:
         assert decode_image(interlaced_png(pixels), "x").shape == (height, width, 3)
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_whose_pixels_have_a_wrong_checksum_is_refused(tmp_path: Path, interlaced: bool) -> None:
+    whole = interlaced_png(scene(1)[..., 0]) if interlaced else encoded(Image.fromarray(scene()), "PNG")
+    place = whole.index(b"IDAT") + 4 + int.from_bytes(whole[whole.index(b"IDAT") - 4 : whole.index(b"IDAT")], "big")
+    checksum = bytes(byte ^ 1 for byte in whole[place : place + 4])
+    expect_refused(whole[:place] + checksum + whole[place + 4 :], tmp_path, "the checksum of its pixels is wrong")
+
+
 def test_a_png_in_many_pieces_is_read(tmp_path: Path) -> None:
     black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in black))
