@@ -281,7 +281,7 @@ def decode_tiff(data: bytes, directory: Directory, where: object) -> tuple[Sampl
         if not is_plain:
             if max(bits) == 16:
                 raise DataError(f"{where}: a TIFF of 16 bits of a kind that is not read; save it as plain RGB first")
-            image = _opened(_with_directory(data, directory.layout()), where)
+            image = _opened(data, directory.layout(), where)
             found = plain(image, directory.bytes_of(ICC), where)
             is_clear = True
         else:
@@ -300,12 +300,12 @@ def decode_tiff(data: bytes, directory: Directory, where: object) -> tuple[Sampl
         return found, is_clear
 
 
-def _opened(data: bytes, where: object) -> TiffImageFile:
+def _opened(data: bytes, layout: Directory, where: object) -> TiffImageFile:
     try:
-        image = TiffImageFile(io.BytesIO(data))
+        image = TiffImageFile(io.BytesIO(_with_directory(data, layout)))
     except Exception:  # whatever came up
         raise DataError(f"{where}: not a TIFF this package reads, or damaged; replace or remove it") from None
-    load_whole(image, data)
+    load_whole(image, data)  # not what stands behind it by now
     return image
 
 
@@ -330,7 +330,7 @@ def _decode_plain(data: bytes, directory: Directory, channels: int, bits: int, w
 
 
 def _decode_grey(data: bytes, layout: Directory, where: object) -> Samples:
-    flat = np.asarray(_opened(_with_directory(data, layout), where))
+    flat = np.asarray(_opened(data, layout, where))
     if flat.dtype not in (np.uint8, np.dtype("<u2"), np.dtype(">u2")):
         raise ValueError("an unknown layout")
     return flat.astype(np.uint8 if flat.itemsize == 1 else np.uint16)

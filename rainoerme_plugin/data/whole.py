@@ -168,9 +168,9 @@ def _tiff_is_whole(image: Any, encoded: bytes) -> bool:
     compression = tags.get(_COMPRESSION, _NONE)
     if compression == _NONE and len(lengths) == len(places) and tags.get(_PHOTOMETRIC) != _YCBCR:
         row = (across * together * _numbers(tags, _BITS, 1)[0] + 7) // 8
-        for number, length in enumerate(lengths[: planes * a_plane]):
+        for number, (place, length) in enumerate(zip(places[: planes * a_plane], lengths, strict=False)):
             top = number % a_plane * down
-            if length < row * (down if is_tiled else min(down, height - top)):
+            if min(length, len(encoded) - place) < row * (down if is_tiled else min(down, height - top)):
                 return False
     if compression == _JPEG:
         tables = bytes(tags.get(_JPEG_TABLES, b""))

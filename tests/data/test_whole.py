@@ -217,6 +217,14 @@ def test_a_tiff_whose_one_strip_is_short_is_refused(tmp_path: Path) -> None:
     expect_refused(with_tag(whole, 279, lambda _: HEIGHT // 3 * WIDTH * 3), tmp_path)
 
 
+@pytest.mark.parametrize("missing", [1, 12, WIDTH * 3, HEIGHT * WIDTH])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_that_is_cut_is_refused(tmp_path: Path, dtype: Any, missing: int) -> None:
+    whole = tiff(scene(3, dtype), rowsperstrip=HEIGHT)
+    assert whole.endswith(scene(3, dtype).astype("<u2" if dtype == np.uint16 else "u1").tobytes())
+    expect_refused(whole[:-missing], tmp_path)
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"])
 def test_a_compressed_tiff_whose_strip_is_short_is_refused(
     tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]
