@@ -340,6 +340,35 @@ def test_a_file_that_is_short_of_some_bytes_is_refused(name: str, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["x.ts", "x.mkv"])
+def test_the_line_that_cuts_before_the_damage_counts_from_the_begin(name: str, tmp_path: Path) -> None:
+    late = tmp_path / f"late{Path(name).suffix}"  # as broadcasts and most encoders' transport streams are
+    with av.open(str(make(tmp_path / name, bf="0"))) as one, av.open(str(late), "w") as output:
+        stream = output.add_stream_from_template(one.streams.video[0], opaque=True)
+        for packet in one.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = (moment + int(5 / packet.time_base) for moment in (packet.pts, packet.dts))
+                packet.stream = stream
+                output.mux(packet)
+    with av.open(str(late)) as container:
+        assert container.start_time > 4 * av.time_base
+    broken = tmp_path / f"cut{late.suffix}"
+    broken.write_bytes(late.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"damaged after (0\.[67]\d) s.*\(ffmpeg -i IN -t \1 -c copy OUT\), or get the"):
+        derain_video(broken, tmp_path / "out" / name, never)
+
+
+def test_nothing_is_cut_where_the_damage_is_at_the_begin(tmp_path: Path) -> None:
+    source = make(tmp_path / "x.mp4", "mpeg4")
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        place = next(packet.pos for packet in container.demux(video=0) if packet.size)
+    data[place : place + 100] = bytes(100)
+    source.write_bytes(data)
+    with pytest.raises(DataError, match=r"damaged after 0\.00 s \(.*\); get the whole file$"):
+        derain_video(source, tmp_path / "out.mp4", never)
+
+
 def test_what_does_not_say_how_long_it_is_lacks_nothing(tmp_path: Path) -> None:
     live = tmp_path / "live.mkv"
     with av.open(str(make(tmp_path / "x.mkv"))) as one, av.open(str(live), "w", options={"live": "1"}) as output:

@@ -104,7 +104,7 @@ def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Itera
     stream.thread_type = "AUTO"  # type: ignore[assignment]
     # A frame that is made up for one that is damaged would be a loss that nobody is told of.
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
-    last = 0.0
+    begin = last = begin_of(container)
     frames: Iterator[VideoFrame | None] = (frame for packet in container.demux(stream) for frame in packet.decode())
     if stream.codec_context.name == "ffv1":
         stream.thread_count = 1  # or other threads would complain
@@ -112,11 +112,11 @@ def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Itera
     try:
         for frame in frames:
             if frame is None or frame.is_corrupt:
-                raise DamagedVideoError(damaged(path, last))
+                raise DamagedVideoError(damaged(path, last - begin))
             yield frame
             last = frame.time or last
     except (av.FFmpegError, OSError) as error:
-        raise DamagedVideoError(damaged(path, last, reason(error))) from None
+        raise DamagedVideoError(damaged(path, last - begin, reason(error))) from None
 
 
 def heard(items: Iterator[T], name: str) -> Iterator[T | None]:
@@ -141,9 +141,15 @@ def heard(items: Iterator[T], name: str) -> Iterator[T | None]:
             yield item
 
 
+def begin_of(container: InputContainer) -> float:
+    """The time that a file begins at, in seconds: those of transport streams do not begin at 0."""
+    return (container.start_time or 0) / av.time_base
+
+
 def damaged(path: Path, seconds: float, why: str = "") -> str:
-    """The message of a `DamagedVideoError`."""
-    remedy = f"cut it there (ffmpeg -i IN -t {seconds:.2f} -c copy OUT), or get the whole file"
+    """The message of a `DamagedVideoError`; the time is that after `begin_of` the file."""
+    cut = f"cut it there (ffmpeg -i IN -t {seconds:.2f} -c copy OUT), or " if seconds >= 0.01 else ""
+    remedy = f"{cut}get the whole file"
     return f"{path}: damaged after {seconds:.2f} s{f' ({why})' if why else ''}; {remedy}"
 
 

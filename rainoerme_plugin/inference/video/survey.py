@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from .reading import DamagedVideoError, Look, Timing, check_frame, damaged, heard, opened, reason, refuse_interlaced
+from .reading import (
+    DamagedVideoError,
+    Look,
+    Timing,
+    begin_of,
+    check_frame,
+    damaged,
+    heard,
+    opened,
+    reason,
+    refuse_interlaced,
+)
 from .whole import missing_bytes
 
 if TYPE_CHECKING:
@@ -51,12 +62,13 @@ def survey(path: Path, look: Look) -> Survey:
     with opened(path) as (container, stream):
         by_packets = container.format.name == "avi"
         timings: list[Timing] = []
-        end = last = 0.0
+        end = 0.0
+        begin = last = begin_of(container)
         following = packets = 0
         try:
             for packet in heard(container.demux(), "matroska"):
                 if packet is None or packet.is_corrupt:
-                    raise DamagedVideoError(damaged(path, last))
+                    raise DamagedVideoError(damaged(path, last - begin))
                 moment = packet.dts if by_packets or packet.pts is None else packet.pts
                 seconds = last if moment is None else float(moment * packet.time_base)
                 end = max(end, seconds + float((packet.duration or 0) * (packet.time_base or 0)))
@@ -71,10 +83,10 @@ def survey(path: Path, look: Look) -> Survey:
                     following = packets + _APART
                     _check_keyframe(path, packet, stream, look)
         except (av.FFmpegError, OSError) as error:
-            raise DamagedVideoError(damaged(path, last, reason(error))) from None
+            raise DamagedVideoError(damaged(path, last - begin, reason(error))) from None
         if not timings:
             raise DamagedVideoError(f"{path}: holds no frame that players show")
-        notes = _check_whole(path, container, stream, packets, last, end)
+        notes = _check_whole(path, container, stream, packets, last - begin, end)
         return Survey(_in_order(timings), by_packets, notes)
 
 
@@ -116,7 +128,7 @@ def _check_whole(
         raise DamagedVideoError(damaged(path, last, f"{packets} of the {named} frames that its index names are there"))
     formats = set(container.format.name.split(","))
     if _DECLARE & formats and container.duration:
-        declared = ((container.start_time or 0) + container.duration) / av.time_base
+        declared = begin_of(container) + container.duration / av.time_base
         if end < declared - _MISSING:
             raise DamagedVideoError(damaged(path, last, f"its header says that it has {declared:.2f} s"))
     if "avi" in formats and not stream.frames:
