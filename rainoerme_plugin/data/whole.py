@@ -147,7 +147,7 @@ def _covers_all(image: Any, scans: list[_Scan]) -> bool:
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _CHANNELS_TAG, _PLANAR = 256, 257, 258, 259, 277, 284
 _STRIPS, _ROWS, _STRIP_LENGTHS = 273, 278, 279
 _TILES, _TILE_WIDTH, _TILE_LENGTH, _TILE_LENGTHS, _JPEG_TABLES = 324, 322, 323, 325, 347
-_NONE, _JPEG = 1, 7
+_NONE, _JPEG, _DEFLATE = 1, 7, (8, 32946)
 _PHOTOMETRIC, _YCBCR = 262, 6
 """Whose colours may be fewer."""
 
@@ -172,6 +172,9 @@ def _tiff_is_whole(image: Any, encoded: bytes) -> bool:
             top = number % a_plane * down
             if min(length, len(encoded) - place) < row * (down if is_tiled else min(down, height - top)):
                 return False
+    if compression in _DEFLATE:
+        for strip in _stored(encoded, places, lengths):
+            _check_deflated(strip)
     if compression == _JPEG:
         tables = bytes(tags.get(_JPEG_TABLES, b""))
         return all(map(_stored_jpeg_is_whole, _stored(encoded, places, lengths), itertools.repeat(tables)))
@@ -185,6 +188,18 @@ def _numbers(tags: Any, tag: int, *default: int) -> tuple[int, ...]:
 
 def _stored(encoded: bytes, places: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[bytes]:
     return (encoded[place : place + length] for place, length in zip(places, lengths, strict=False))
+
+
+def _check_deflated(strip: bytes) -> None:
+    """See whether a strip fits its checksum: libtiff stops before that, having found as much as it wants.
+
+    Raises:
+        zlib.error: It does not, or cannot be decompressed.
+    """
+    inflater, rest = zlib.decompressobj(), strip
+    while rest and not inflater.eof:
+        inflater.decompress(rest, _INFLATED_BYTES)
+        rest = inflater.unconsumed_tail
 
 
 def _stored_jpeg_is_whole(strip: bytes, tables: bytes) -> bool:

@@ -233,6 +233,17 @@ def test_a_compressed_tiff_whose_strip_is_short_is_refused(
     expect_refused(with_tag(whole, 257, lambda _: HEIGHT + 8), tmp_path, "")
 
 
+def test_a_deflated_tiff_that_does_not_fit_its_checksum_is_refused(tmp_path: Path) -> None:
+    whole = tiff(scene(), compression="zlib", rowsperstrip=HEIGHT)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        place = file.pages[0].dataoffsets[0]
+    # Damage in the midst makes the data longer as a rule, and libtiff stops where it has enough.
+    strip = zlib.compress(scene().tobytes() + bytes(100))
+    longer = with_tag(whole[:place], 279, lambda _: len(strip)) + strip
+    expect_read(longer, tmp_path)
+    expect_refused(longer[:-1] + bytes((longer[-1] ^ 1,)), tmp_path, "")
+
+
 def test_a_tiff_of_jpegs_that_end_too_early_is_refused(tmp_path: Path) -> None:
     whole = encoded(Image.fromarray(scene()), "TIFF", compression="jpeg")
     decode_image(whole, "x")
