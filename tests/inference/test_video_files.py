@@ -369,6 +369,24 @@ def test_nothing_is_cut_where_the_damage_is_at_the_begin(tmp_path: Path) -> None
         derain_video(source, tmp_path / "out.mp4", never)
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "pixels", "line"),
+    [
+        ("gif", "gif", "rgb8", "-pix_fmt bgr0"),
+        ("flv", "flv1", "yuv420p", "-c copy"),
+        ("asf", "wmv2", "yuv420p", "flac"),
+    ],
+)
+def test_a_video_of_another_kind_than_its_suffix_says_is_told_how_to_convert(
+    kind: str, codec: str, pixels: str, line: str, tmp_path: Path
+) -> None:
+    source = make(tmp_path / f"x.{kind}", {"flv1": "flv"}.get(codec, codec), pixels).rename(tmp_path / "x.mp4")
+    with pytest.raises(
+        DataError, match=rf"x\.mp4: not a video that is read .*, but .*; convert it first \(ffmpeg .*{line}.*\)"
+    ):
+        probe_video(source)
+
+
 def test_what_does_not_say_how_long_it_is_lacks_nothing(tmp_path: Path) -> None:
     live = tmp_path / "live.mkv"
     with av.open(str(make(tmp_path / "x.mkv"))) as one, av.open(str(live), "w", options={"live": "1"}) as output:

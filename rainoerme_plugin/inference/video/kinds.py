@@ -35,6 +35,15 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in (*VIDEO_SUFFIXES, *_CONVERTED)
 
 
+def converted(names: str) -> str | None:
+    """How a video of a format that is not read becomes one that is, by FFmpeg's names of the format; None: unknown."""
+    known = (_CONVERTED.get(f".{_SUFFIX_OF.get(name, name)}") for name in names.split(","))
+    return next(filter(None, known), None)
+
+
+_SUFFIX_OF = {"mpeg": "mpg", "ogg": "ogv", "mpegvideo": "m2v", "yuv4mpegpipe": "y4m"}
+
+
 def why_unread(path: Path) -> str | None:
     """What keeps a video from being read, by its name, and how it is converted; None: nothing, or it is none."""
     remedy = _CONVERTED.get(path.suffix.lower())

@@ -19,6 +19,7 @@ from ...errors import DataError, one_line
 from . import VIDEO_SUFFIXES, VideoInfo
 from .colours import Colours, planar
 from .encoders import Tags
+from .kinds import converted
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -75,10 +76,12 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             os.path.abspath(path), "r", metadata_errors="surrogateescape", options={"protocol_whitelist": "file"}
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a video that is read, or damaged ({reason(error)})") from None
+        raise DataError(f"{path}: not a video that is read, or damaged ({reason(error)}); get the whole file") from None
     with container:
         if not READ & set(container.format.name.split(",")):
-            raise DataError(f"{path}: not a video that is read ({', '.join(VIDEO_SUFFIXES)})")
+            remedy = converted(container.format.name)
+            kind = f", but {container.format.long_name}; convert it first ({remedy})" if remedy else ""
+            raise DataError(f"{path}: not a video that is read ({', '.join(VIDEO_SUFFIXES)}){kind}")
         stream = next((stream for stream in container.streams.video if not is_picture(stream.disposition)), None)
         if stream is None or stream.codec_context is None:
             raise DataError(f"{path}: holds no video, or one in a format that PyAV does not decode")
