@@ -8,6 +8,8 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,9 +99,24 @@ def _refuse_others(path: Path, head: bytes) -> None:
             raise WeightsError(f"{path}: {what}")
 
 
-def _unsafe(path: Path, error: UnsafePickle) -> WeightsError:
+@contextmanager
+def _saying(path: Path) -> Iterator[None]:
+    """Whatever comes up while a file is read says what it is, and what to do."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except UnsafePickle as error:
+        raise _unsafe(path, f" ({error})") from None
+    except UnknownStepError as error:
+        raise WeightsError(f"{path}: {error}; {_ANEW}") from None
+    except Exception:  # as many ways as there are bytes
+        raise WeightsError(f"{path}: {_BROKEN}") from None
+
+
+def _unsafe(path: Path, why: str = "") -> WeightsError:
     return WeightsError(
-        f"{path}: holds more than tensors and plain types, which could run code on loading; refused ({error}). "
+        f"{path}: holds more than tensors and plain types, which could run code on loading; refused{why}. "
         "Save its state_dict() alone"
     )
 
@@ -109,24 +126,15 @@ def _unsafe(path: Path, error: UnsafePickle) -> WeightsError:
 
 def _read_archive(path: Path) -> Any:
     _check_archive(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = {name: archive.read(name) for name in archive.namelist() if name.endswith(".pkl")}
-            read = {name: _safe(io.BytesIO(data)) for name, data in pickles.items()}
-            if read == pickles:
-                return _load_file(path)
-            copy = io.BytesIO()
-            with zipfile.ZipFile(copy, "w") as changed:
-                for name in archive.namelist():
-                    changed.writestr(name, read.get(name) or archive.read(name))
-    except WeightsError:
-        raise
-    except UnsafePickle as error:
-        raise _unsafe(path, error) from None
-    except UnknownStepError as error:
-        raise WeightsError(f"{path}: {error}; {_ANEW}") from None
-    except Exception:  # as many ways as there are bytes
-        raise WeightsError(f"{path}: {_BROKEN}") from None
+    with _saying(path), zipfile.ZipFile(path) as archive:
+        pickles = {name: archive.read(name) for name in archive.namelist() if name.endswith(".pkl")}
+        read = {name: _safe(io.BytesIO(data)) for name, data in pickles.items()}
+        if read == pickles:
+            return _load_file(path)
+        copy = io.BytesIO()
+        with zipfile.ZipFile(copy, "w") as changed:
+            for name in archive.namelist():
+                changed.writestr(name, read.get(name) or archive.read(name))
     copy.seek(0)
     return _load(path, copy)
 
@@ -171,27 +179,18 @@ def _other_archive(names: list[str]) -> str | None:
 
 
 def _read_legacy(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            first = _safe(file)
-            if first != _LEGACY:
-                raise WeightsError(
-                    f"{path}: a pickle that torch.save has not written; save the network's state_dict() with torch.save"
-                )
-            pickles = [first, *(_safe(file) for _ in range(_LEGACY_PICKLES - 1))]
-            end = file.tell()
-            file.seek(0)
-            if file.read(end) == b"".join(pickles):
-                return _load_file(path)
-            copy = io.BytesIO(b"".join(pickles) + file.read())
-    except WeightsError:
-        raise
-    except UnsafePickle as error:
-        raise _unsafe(path, error) from None
-    except UnknownStepError as error:
-        raise WeightsError(f"{path}: {error}; {_ANEW}") from None
-    except Exception:  # as many ways as there are bytes
-        raise WeightsError(f"{path}: {_BROKEN}") from None
+    with _saying(path), path.open("rb") as file:
+        first = _safe(file)
+        if first != _LEGACY:
+            raise WeightsError(
+                f"{path}: a pickle that torch.save has not written; save the network's state_dict() with torch.save"
+            )
+        pickles = [first, *(_safe(file) for _ in range(_LEGACY_PICKLES - 1))]
+        end = file.tell()
+        file.seek(0)
+        if file.read(end) == b"".join(pickles):
+            return _load_file(path)
+        copy = io.BytesIO(b"".join(pickles) + file.read())
     return _load(path, copy)
 
 
@@ -231,10 +230,7 @@ def _load(path: Path, source: BinaryIO) -> Any:
         # The unpickler's words for a class or function that it does not know.
         unknown = re.search(r"unsupported global|can only (create|build)", str(error), re.IGNORECASE)
         if isinstance(error, pickle.UnpicklingError) and unknown:
-            raise WeightsError(
-                f"{path}: holds more than tensors and plain types, which could run code on loading; refused. "
-                "Save its state_dict() alone"
-            ) from None
+            raise _unsafe(path) from None
         raise WeightsError(f"{path}: {_BROKEN}") from None
 
 
