@@ -202,7 +202,9 @@ def _halves(root: Path, layout: Layout) -> Pairing:
     source = FolderSource(root)
     made = made_of_others(source.paths)
     notes = [*source.notes, *_named(made, f"{root}: left alone: {{}} named after another image")]
-    return Pairing(layout, [Pair(path, path, layout) for path in source.paths if path not in made], tuple(notes))
+    left = set(made)
+    pictures = [path for path in source.paths if path not in left]
+    return Pairing(layout, [Pair(path, path, layout) for path in pictures], tuple(notes))
 
 
 def made_of_others(paths: Sequence[Path]) -> list[Path]:
@@ -250,7 +252,8 @@ def _match_beside(folder: Path, clean: Sequence[Path]) -> Pairing:
 
 def _match_in_one(root: Path, rainy: Sequence[Path], clean: Sequence[Path]) -> Pairing:
     source = FolderSource(root)
-    others = [path for path in source.paths if path not in {*rainy, *clean}]
+    named = {*rainy, *clean}
+    others = [path for path in source.paths if path not in named]
     notes = [*source.notes, *_named(others, f"{root}: left alone: {{}} of other names")]
     return _match(rainy, clean, root, notes)
 
@@ -259,8 +262,15 @@ def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path, notes: Seq
     by_stem: dict[str, list[Path]] = {}
     for path in clean:
         by_stem.setdefault(path.stem, []).append(path)
-    missing = {name: [path for path in rainy if rule(path.stem) not in by_stem] for name, rule in RULES}
-    fitting = {name: [rule(path.stem) for path in rainy] for name, rule in RULES if not missing[name]}
+    missing: dict[str, list[Path]] = {}
+    fitting: dict[str, list[str]] = {}
+    for name, rule in RULES:
+        stems = [rule(path.stem) for path in rainy]
+        missing[name] = [path for path, stem in zip(rainy, stems, strict=True) if stem not in by_stem]
+        if not missing[name]:
+            fitting[name] = stems
+            if name == RULES[0][0]:  # the same name needs no further reason
+                break
     if not fitting:
         name = min(missing, key=lambda each: len(missing[each]))
         raise DataError(
@@ -268,11 +278,12 @@ def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path, notes: Seq
             f"which fits best; the first is {missing[name][0].name}. The first clean image is {clean[0].name}; "
             f"{_SAY_PAIRS}"
         )
-    rule, stems = next(iter(fitting.items()))
-    # The same name needs no further reason; other rules must not contradict each other.
-    other = next((each for each in fitting if rule != RULES[0][0] and fitting[each] != stems), None)
+    found, stems = next(iter(fitting.items()))
+    other = next((each for each in fitting if fitting[each] != stems), None)
     if other is not None:
-        raise DataError(f"{where}: fits two rules, '{rule}' and '{other}', which find other clean images; {_SAY_PAIRS}")
+        raise DataError(
+            f"{where}: fits two rules, '{found}' and '{other}', which find other clean images; {_SAY_PAIRS}"
+        )
     pairs = []
     for path, stem in zip(rainy, stems, strict=True):
         one, *more = by_stem[stem]
@@ -284,7 +295,7 @@ def _match(rainy: Sequence[Path], clean: Sequence[Path], where: Path, notes: Seq
     used = {*stems}
     unused = [path for path in clean if path.stem not in used]
     extra = _named(unused, f"{clean[0].parent}: in no pair: {{}} without a rainy one")
-    return Pairing(rule, pairs, (*notes, *extra))
+    return Pairing(found, pairs, (*notes, *extra))
 
 
 def _named(paths: Sequence[Path], message: str) -> list[str]:
