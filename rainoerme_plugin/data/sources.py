@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from ..files import user_path
 from .bmp import crop_bmp
 from .images import RGB, SUFFIXES, decode_image, read_file, read_header
@@ -151,10 +151,10 @@ def left_alone(root: Path, others: Iterable[Path]) -> list[str]:
     told = []
     if kinds:
         listed = ", ".join(kind for kind, _ in kinds.most_common(_SHOWN))
-        told.append(f"{kinds.total()} other file{'s' * (kinds.total() > 1)} ({listed})")
+        told.append(f"{counted(kinds.total(), 'other file')} ({listed})")
     if folders:
         more = ", ..." if len(folders) > _SHOWN else ""
-        told.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({', '.join(folders[:_SHOWN])}{more})")
+        told.append(f"{counted(len(folders), 'folder')} ({', '.join(folders[:_SHOWN])}{more})")
     return [f"{root}: left alone: {' and '.join(told)}"] if told else []
 
 
@@ -162,7 +162,7 @@ class FolderSource(FileSource):
     """The images in a folder (`list_images`), named by their paths in it.
 
     Attributes:
-        others: What else is in the folder, and not read.
+        notes: What is to be said of files and folders that are left alone.
 
     Raises:
         DataError: There is no such folder, or no image in it.
@@ -170,15 +170,11 @@ class FolderSource(FileSource):
 
     def __init__(self, root: str | Path, recursive: bool = False) -> None:
         self.root = user_path(root)
-        paths, self.others = _sorted_out(self.root, recursive)
+        paths, others = _sorted_out(self.root, recursive)
         if not paths:
             raise DataError(f"no images ({', '.join(SUFFIXES)}) in {self.root}")
+        self.notes: Sequence[str] = left_alone(self.root, others)
         super().__init__(paths, (path.relative_to(self.root).as_posix() for path in paths))
-
-    @property
-    def notes(self) -> list[str]:
-        """What is to be said of the files and folders that are left alone."""
-        return left_alone(self.root, self.others)
 
 
 class LmdbSource:

@@ -86,7 +86,7 @@ def _survey_images(where: str, source: ImageSource, track: Track[object]) -> Sur
     return found
 
 
-def _notes(source: ImageSource) -> list[str]:
+def _notes(source: ImageSource) -> Sequence[str]:
     if not isinstance(source, FolderSource):
         return []
     made = made_of_others(source.paths)

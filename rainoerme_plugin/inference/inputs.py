@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..data.images import SUFFIXES
-from ..errors import OptionError
+from ..errors import OptionError, counted
 from ..files import are_one, user_path
 from .video import VIDEO_SUFFIXES, why_unread
 
@@ -89,7 +89,8 @@ def _in_folder(folder: Path, output: Path, tell: Tell) -> Found:
         tell(f"left alone, for they are links to folders: {_listed(linked)}; name them as inputs")
     if others:
         kinds = ", ".join(kind for kind, _ in others.most_common(5))
-        tell(f"{folder}: {others.total()} other files are left alone ({kinds})")
+        are = "is" if others.total() == 1 else "are"
+        tell(f"{folder}: {counted(others.total(), 'other file')} {are} left alone ({kinds})")
 
 
 def _by_pattern(pattern: Path, output: Path, tell: Tell) -> Found:
