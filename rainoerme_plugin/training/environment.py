@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 import cv2
 import numpy as np
+import PIL
 import torch
 
 from ..devices import device_name
@@ -31,7 +31,7 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "PyTorch": str(torch.__version__),
         "NumPy": np.__version__,
         "OpenCV": cv2.__version__,
-        "Pillow": _version("pillow"),
+        "Pillow": PIL.__version__,
         "float32 matmul precision": torch.get_float32_matmul_precision(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
     }
@@ -44,13 +44,6 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         found["cuDNN deterministic"] = torch.backends.cudnn.deterministic
         found["TF32 in convolutions"] = torch.backends.cudnn.allow_tf32
     return found | {name: os.environ[name] for name in _SETTINGS if name in os.environ}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
 
 
 def changed_environment(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
