@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.images import RGB, Rounding, to_image
 from ..metrics.protocols import psnr, ssim
 from ..processes import first_decides, gather
-from ..registered.metrics import Figures, mean, score
+from ..registered.metrics import Figures, mean, naming, score
 
 
 class _ImageMetric(BaseMetric):
@@ -26,9 +26,10 @@ class _ImageMetric(BaseMetric):
         for sample in data_samples:
             clean: Tensor | None = sample.get("clean")
             wanted = None if clean is None else to_image(clean)
-            figures = self._figures(to_image(sample["derained"], self._rounding), wanted)
+            with naming(sample.get("path")):
+                figures = self._figures(to_image(sample["derained"], self._rounding), wanted)
+                rainy = self._figures(to_image(sample["rainy"]), wanted) if figures and self._rainy is None else {}
             if figures:
-                rainy = self._figures(to_image(sample["rainy"]), wanted) if self._rainy is None else {}
                 self.results.append(Figures(figures, rainy))
 
     def compute_metrics(self, results: list[Figures]) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from ..archs.tiles import derain_tiled
 from ..data.images import RGB, to_image
 from ..data.names import result_path, results_of
 from ..data.panels import PANEL_ROWS, derained_path, panel, picture_of, save_picture
-from ..errors import DataError, counted
+from ..errors import counted
 from ..processes import control_group
 from ..progress import bar
-from ..registered.metrics import Figures, mean, possible_without, score
+from ..registered.metrics import Figures, mean, naming, possible_without, score
 from .shared import buffers_of_first, from_first, is_first, shared_out
 
 
@@ -110,7 +109,7 @@ class DerainingModel(SRModel):
             figures, clean = None, self.gt if "gt" in data else None
             if possible_without(clean is not None, metrics):
                 rainy, wanted = to_image(self.lq[0]), None if clean is None else to_image(clean[0])
-                with _named(data["lq_path"][0]):
+                with naming(data["lq_path"][0]):
                     figures = Figures(score(derained, wanted, metrics), {} if known else score(rainy, wanted, metrics))
             picture = picture_of(self.lq, self.output, clean) if panels and index < PANEL_ROWS else None
             return Outcome(results_of(data)[0], figures, derained if save_img else None, picture)
@@ -170,12 +169,3 @@ class DerainingModel(SRModel):
     def _save_panel(self, picture: RGB, title: str, current_iter: int | str) -> None:
         ending = f"_{current_iter}.png" if self.is_train else ".png"
         save_picture(result_path(Path(self.opt["path"]["visualization"]) / "panels", title, ending), picture)
-
-
-@contextmanager
-def _named(image: str) -> Iterator[None]:
-    """Say of which image no figure could be taken."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{image}: {error}") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,17 @@ def score(image: RGB, clean: RGB | None, metrics: Metrics) -> dict[str, float]:
     # They take BGR.
     data = {"img": image[..., ::-1]} if clean is None else {"img": image[..., ::-1], "img2": clean[..., ::-1]}
     return {name: _figure(name, options, data) for name, options in found.items()}
+
+
+@contextmanager
+def naming(image: object | None) -> Iterator[None]:
+    """Say of which image no figure could be taken; None: that is not known."""
+    try:
+        yield
+    except DataError as error:
+        if image is None:
+            raise
+        raise DataError(f"{image}: {error}") from error
 
 
 def _figure(name: str, options: Mapping[str, Any], data: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ import torch
 from several import spawn
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from rainoerme_plugin.errors import DataError
 from rainoerme_plugin.metrics.protocols import psnr, ssim
 from rainoerme_plugin.mm.evaluation import DerainingMetric, OptionMetrics
 
@@ -134,3 +135,12 @@ def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.Mo
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == [alone, alone]  # to the last bit: sums run in the same order
     assert {path.name for path in tmp_path.iterdir()} == {"0.pt", "1.pt"}
+
+
+def test_an_image_that_is_too_small_for_a_metric_is_named() -> None:
+    metric = OptionMetrics({"niqe": {"type": "calculate_niqe", "crop_border": 0}})
+    (small, *_) = samples()
+    with pytest.raises(DataError, match=r"^val/3\.png: val\.metrics\.niqe: cannot be taken of an image of 30x24"):
+        metric.process(None, [{**small, "path": "val/3.png"}])
+    with pytest.raises(DataError, match=r"^val\.metrics\.niqe: "):
+        metric.process(None, [small])
