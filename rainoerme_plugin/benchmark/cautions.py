@@ -10,6 +10,7 @@ from .known import photographs_in, seen_by_training
 from .methods import Method
 from .results import Row, WarningInfo
 from .scenes import Hashes, near
+from .statistics import FEWEST
 from .testsets import TestSet
 
 Training = Mapping[str, tuple[list[str], Hashes]]
@@ -151,7 +152,8 @@ def _duplicates(test_set: TestSet) -> list[WarningInfo]:
     count, scenes = len(test_set), len(set(test_set.scenes))
     if scenes < count:
         note = f" ({test_set.known.note})" if test_set.known and test_set.known.note else ""
-        text = f"The {count} images of {test_set.name} show {counted(scenes, 'scene')}{note}; intervals are over scenes"
+        intervals = "; intervals are over scenes" if scenes >= FEWEST else ""
+        text = f"The {count} images of {test_set.name} show {counted(scenes, 'scene')}{note}{intervals}"
         found.append(_caution("duplicates", text, test_set))
     return found
 

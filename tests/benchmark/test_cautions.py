@@ -229,10 +229,14 @@ def test_images_without_ground_truth_have_no_known_count(scenes: Path) -> None:
     assert "count" not in cautions([method()], [found])
 
 
-def test_scenes_that_occur_more_than_once(scenes: Path) -> None:
+def test_scenes_that_occur_more_than_once(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(scenes / "norain" / "1.png", scenes / "norain" / "3.png")
     (caution,) = cautions([method()], [surveyed(scenes, known_as="Rain100L")])["duplicates"]
     assert caution["text"].startswith("The 3 images of d show 2 scenes (100 pairs of 91 distinct scenes")
+    assert "interval" not in caution["text"]  # of so few there is none
+    monkeypatch.setattr("rainoerme_plugin.benchmark.cautions.FEWEST", 2)
+    (caution,) = cautions([method()], [surveyed(scenes, known_as="Rain100L")])["duplicates"]
+    assert caution["text"].endswith("; intervals are over scenes")
 
 
 def test_failures() -> None:
