@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from .distillation.coarse import CoarseFilter
 from .distillation.confidence import Confidence
 from .distillation.filters import FILTERS, StreaksFilter, build_filter
+from .distillation.plain import PlainPlaces
 from .distillation.rain_layers import RainVariation
 from .distillation.refinements import Refinements, Teacher
 from .distillation.schedule import PRESETS, Schedule
@@ -186,6 +187,42 @@ class LabelOptions(Section):
             raise OptionError(f"{key}: {error}") from None
 
 
+class RainBankOptions(Section):
+    """``datasets.train.rain``: a bank of rain for clean images; the defaults of `PlainPlaces`."""
+
+    type: Literal["plain", "folder"]
+    path: Place | None = None
+    evidence: Number | None = None
+    window: Width | None = None
+    sigma: Number | None = None
+    tolerance: Number | None = None
+    patch: Annotated[Positive, Field(le=1024)] | None = None
+    longest: Annotated[Positive, Field(le=100_000)] | None = None
+    lean: Number | None = None
+    most: Positive | None = None
+    photographs: Positive | None = None
+    cache: Place | None = None
+
+    def build(self, key: str = "rain") -> PlainPlaces | None:
+        """What to look for, or None for a folder of rain.
+
+        Raises:
+            OptionError: A number is out of range, or a key is of the other type.
+        """
+        given = self.model_dump(exclude={"type"}, exclude_none=True)
+        if self.type == "folder":
+            if set(given) != {"path"}:
+                names = ", ".join(given) or "nothing"
+                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {names}")
+            return None
+        if self.path is not None:
+            raise OptionError(f"{key}.path: is for 'type: folder'; 'type: plain' looks into the rainy photographs")
+        try:
+            return PlainPlaces(**{name: value for name, value in given.items() if name not in ("photographs", "cache")})
+        except ValueError as error:
+            raise OptionError(f"{key}: {error}") from None
+
+
 class LoaderOptions(Section):
     """Keys that BasicSR's loader reads of every data set."""
 
@@ -213,6 +250,7 @@ class UnpairedRainOptions(LoaderOptions):
     dataroot_clean: Place
     label: LabelOptions
     label_cache: Place | None = None
+    rain: RainBankOptions | None = None
     crop_size: Positive = 128
     source: Literal["files", "memory", "device"] = "files"
     seed: Seed | None = None
@@ -266,10 +304,13 @@ class RainOptions(Section):
     strength: Pair = [1.0, 1.0]
     size: Pair = [1.0, 1.0]
     two: Number = 0.0
+    none: Number = 0.0
+    grey: bool = False
+    bank: Number = 0.0
 
     def build(self) -> RainVariation:
         """The variation."""
-        values: dict[str, Any] = self.model_dump(exclude={"blend"})
+        values: dict[str, Any] = self.model_dump(exclude={"blend", "bank"})
         pairs = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
         return RainVariation(**{**values, **pairs})
 
@@ -336,7 +377,7 @@ class DistillationOptions(Section):
                 key = ".rain" if section is self.rain else f".{name}"
                 parts[name] = section.build()
             key = ""
-            return Refinements(blend=self.rain.blend, rain_share=self.rain_share, **parts)
+            return Refinements(blend=self.rain.blend, bank=self.rain.bank, rain_share=self.rain_share, **parts)
         except ValueError as error:
             raise OptionError(f"train.distillation{key}: {error}") from None
 
@@ -384,6 +425,7 @@ class StepOptions(Section):
 
     distillation: DistillationOptions = DistillationOptions()
     backbone: BackboneOptions | None = None
+    grad_clip: Annotated[Number, Field(gt=0)] | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     accumulation: Positive = 1
     compile: bool = False

@@ -95,6 +95,8 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
         train = _check_training(options, model, tables, read_by_model, warnings)
         warnings += _too_short(train, options.get("val"), logger)
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
+    if training:
+        _check_bank(options)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
     return warnings
@@ -283,6 +285,29 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, model: type, traini
                     raise OptionError(f"{key}.{name}: should be a text, got {brief(root)}")
     if training and "train" not in datasets:
         raise OptionError(f"datasets.train: is missing{nearest('train', datasets)}")
+
+
+def bank_share(options: Mapping[str, Any]) -> float:
+    """``train.distillation.rain.bank``, 0 where it is not said."""
+    found: Any = options.get("train")
+    for name in ("distillation", "rain"):
+        found = (found or {}).get(name)
+    return float((found or {}).get("bank") or 0)
+
+
+def _check_bank(options: Mapping[str, Any]) -> None:
+    """Whether there is a bank of rain where one is asked for, and one is asked for where it is."""
+    there, share = options["datasets"]["train"].get("rain") is not None, bank_share(options)
+    if share and not there:
+        raise OptionError(
+            f"train.distillation.rain.bank: {share:g} of the clean images should get rain of a bank, but "
+            "datasets.train.rain names none; write 'rain: {type: plain}' there"
+        )
+    if there and not share:
+        raise OptionError(
+            "datasets.train.rain: nothing uses it; say in train.distillation.rain.bank which share of the clean images "
+            "gets its rain (0 to 1), or leave it out"
+        )
 
 
 def _check_purpose(dataset: Any, model: type, phase: str, key: str) -> None:

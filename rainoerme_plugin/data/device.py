@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .threads import in_threads
-from .unpaired import UnpairedBatch, UnpairedRain
+from .unpaired import UnpairedBatch, UnpairedRain, batch_of
 
 _AHEAD = 8
 """Batches that are drawn before they are asked for."""
@@ -41,9 +41,9 @@ class DeviceBatches:
     def __init__(self, dataset: UnpairedRain, sampler: Positions, batch: int, device: torch.device) -> None:
         if dataset.held is None:
             raise DataError("the images are not in memory: load() the data set first")
-        self._rainy, self._labels, self._clean = dataset.held
+        self._rainy, self._labels, self._clean, *self._rain = dataset.held
         self._dataset, self._sampler, self._batch, self._device = dataset, sampler, batch, device
-        pixels = self._rainy.pixels  # those of all three
+        pixels = self._rainy.pixels  # those of all
         try:
             self._pixels = pixels.to(device)
         except torch.cuda.OutOfMemoryError:
@@ -63,30 +63,29 @@ class DeviceBatches:
             first, down, across = windows.to(self._device, non_blocking=True)[..., None, None]
             where = first + self._steps[:, None] * down + self._steps * across
             images = self._pixels.index_select(0, where.flatten()).view(*where.shape, 3).permute(0, 3, 1, 2)
-            rainy, label, clean = images.split(self._batch)
-            yield {
-                "rainy": rainy,
-                "label": label,
-                "clean": clean,
-                "rainy_path": rainy_paths,
-                "clean_path": clean_paths,
-            }
+            yield batch_of(images.split(self._batch), rainy_paths, clean_paths)
 
     def _draw(self, positions: list[int]) -> tuple[Tensor, list[str], list[str]]:
-        """The windows of a batch, (3, 3 B) int64: first pixel, pixels from row to row, from column to column."""
+        """The windows of a batch, (3, 3 B) int64: first pixel, pixels from row to row, from column to column.
+
+        With a bank of rain (3, 4 B).
+        """
         draws = [self._dataset.draw(position) for position in positions]
-        rainy, top, left, upturned, mirrored, clean, clean_top, clean_left = np.array(draws, np.int64).T
+        rainy, top, left, upturned, mirrored, *others = np.array(draws, np.int64).T
+        clean, clean_top, clean_left, rain, rain_top, rain_left = others
         far = self._dataset.crop_size - 1
-        rainy_width, clean_width = self._rainy.sizes()[rainy, 1], self._clean.sizes()[clean, 1]
+        rainy_width = self._rainy.sizes()[rainy, 1]
         corner = (top + far * upturned) * rainy_width + left + far * mirrored
-        first = (
-            self._rainy.starts[rainy] + corner,
-            self._labels.starts[rainy] + corner,
-            self._clean.starts[clean] + clean_top * clean_width + clean_left,
-        )
         down, across = rainy_width * (1 - 2 * upturned), 1 - 2 * mirrored
-        steps = (down, down, clean_width), (across, across, np.ones_like(clean))
-        windows = torch.from_numpy(np.stack([np.concatenate(part) for part in (first, *steps)]))
+        parts = [(source.starts[rainy] + corner, down, across) for source in (self._rainy, self._labels)]
+        straight = [
+            (self._clean, clean, clean_top, clean_left),
+            *((rains, rain, rain_top, rain_left) for rains in self._rain),
+        ]
+        for source, which, its_top, its_left in straight:
+            width = source.sizes()[which, 1]
+            parts.append((source.starts[which] + its_top * width + its_left, width, np.ones_like(width)))
+        windows = torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.int64))
         return (
             windows.pin_memory() if self._device.type == "cuda" else windows,
             [self._rainy.where(index) for index in rainy],

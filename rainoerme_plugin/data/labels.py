@@ -58,10 +58,15 @@ class SoftLabels:
         return around[window], self.coarse_filter(around)[window]
 
 
+def digest_of(encoded: bytes) -> str:
+    """What names an image, of these bytes, as the code here decodes it."""
+    decoding = code_of(decode_image.__module__).encode()
+    return hashlib.blake2b(encoded, digest_size=16, key=decoding).hexdigest()
+
+
 def label_path(cache: Path, coarse_filter: CoarseFilter, encoded: bytes) -> Path:
     """Where the label of the image with these bytes is kept: another image, filter or code, another path."""
-    decoding = code_of(decode_image.__module__).encode()
-    digest = hashlib.blake2b(encoded, digest_size=16, key=decoding).hexdigest()
+    digest = digest_of(encoded)
     return cache / coarse_filter.key / digest[:2] / f"{digest}.png"
 
 
@@ -104,13 +109,13 @@ def kept_labels(
                 raise DataError(f"cannot keep the label of {rainy.where(index)}: {one_line(error)}") from None
         return path
 
-    order = _in_parts(len(rainy), rank, world)
+    order = in_parts(len(rainy), rank, world)
     paths = track(in_threads(ensure, order), len(order), f"soft labels ({coarse_filter.key})")
     made = Names(str(path) for path in paths)
     return FileSource((made[place] for place in np.argsort(order)), rainy.names)
 
 
-def _in_parts(count: int, rank: int, world: int) -> list[int]:
+def in_parts(count: int, rank: int, world: int) -> list[int]:
     """All numbers below ``count``, first the rank's part of them, and from its start on the others, backwards.
 
     So whoever is done early meets another one half-way; forwards it would run after it and then make the same.

@@ -91,25 +91,27 @@ class MemorySource:
 
 
 def into_memory(
-    rainy: ImageSource, labels: ImageSource, clean: ImageSource, track: Track[None] = untracked
-) -> tuple[MemorySource, MemorySource, MemorySource]:
-    """Decode three sources into one block of memory, one behind the other.
+    rainy: ImageSource,
+    labels: ImageSource,
+    clean: ImageSource,
+    track: Track[None] = untracked,
+    rain: ImageSource | None = None,
+) -> tuple[MemorySource, ...]:
+    """Decode three sources, or four with a bank of rain, into one block of memory, one behind the other.
 
     `SoftLabels` are made of the rainy images that are in memory by then.
 
     Raises:
         DataError: An image cannot be read, or they do not fit into the memory that is free.
     """
-    count = int(_areas(rainy.sizes()).sum())
-    pixels = reserve(2 * count + int(_areas(clean.sizes()).sum()))
+    sources = (rainy, labels, clean) if rain is None else (rainy, labels, clean, rain)
+    ends = np.cumsum([int(_areas((rainy if source is labels else source).sizes()).sum()) for source in sources])
+    pixels = reserve(int(ends[-1]))
     held = MemorySource(rainy, track, "rainy images into memory", pixels)
     if isinstance(labels, SoftLabels):
         labels = SoftLabels(held, labels.coarse_filter)
-    return (
-        held,
-        MemorySource(labels, track, "labels into memory", pixels, count),
-        MemorySource(clean, track, "clean images into memory", pixels, 2 * count),
-    )
+    others = zip((labels, *sources[2:]), ("labels", "clean images", "rain"), ends.tolist(), strict=False)
+    return held, *(MemorySource(each, track, f"{what} into memory", pixels, first) for each, what, first in others)
 
 
 def _areas(sizes: Sizes) -> NDArray[np.int64]:

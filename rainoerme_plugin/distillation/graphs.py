@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from .schedule import StepWeights
 from .step import DistillationStep
 
-Images = tuple[Tensor, Tensor, Tensor]
-"""Rainy crops, soft labels and clean crops, each (B, 3, H, W)."""
+Images = tuple[Tensor, ...]
+"""Rainy crops, soft labels and clean crops, and where there is a bank its rain, each (B, 3, H, W)."""
 Gradients = Callable[[Images, StepWeights, bool], DistillationStep]
 """From images, weights and whether there are two stages to gradients, which it adds to the parameters'."""
 
@@ -70,9 +70,8 @@ class GraphedGradients:
         return held.step
 
     def _capture(self, images: Images, two_stages: bool) -> _Graph:
-        rainy, label, clean = (image.clone() for image in images)
-        held = rainy, label, clean
-        scalars = [torch.ones((), device=rainy.device) for _ in range(3)]
+        held = tuple(image.clone() for image in images)
+        scalars = [torch.ones((), device=held[0].device) for _ in range(3)]
         weights = StepWeights(*scalars)
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())

@@ -4,27 +4,26 @@ No clean version is needed for that. Sky, walls, water and what is out of focus 
 told from texture, and is not taken. The steps, each a function:
 
 1. `separate` finds the background, as a mean of what is not rain, and the rain before it.
-2. `find_patches` looks for the squares in which that can be believed.
-3. `choose` keeps the plainest of a whole set, which tell how plain is plain enough.
+2. `judge` tells of each square of the photograph how much speaks for rain, and for nothing but rain.
+3. `find_patches` takes the squares for which enough does.
 
-Rain is as wide in a photograph as the photograph is large, so places are looked for in a version of at most
-`PlainPlaces.longest` pixels a side; the rain itself is that of full size.
+Streaks are two pixels wide in one photograph and forty in another. So squares are looked for in a version of the
+photograph, as much smaller as `PlainPlaces.scale` says. `ZOOMS` are worth a trial on a set of photographs, and the one
+by which plain places cover most is right: in a larger version streaks are too wide to be told from the background, in
+a smaller one too narrow to be seen. The rain itself is that of full size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..provenance import code_of
 from .coarse import Depth
-
-VERSION = 1
-"""Raised when the same settings find other rain, so that what is kept is found anew."""
 
 Plane = NDArray[np.float32]
 """(H, W), 0 to 1."""
@@ -44,16 +43,16 @@ class Separated(NamedTuple):
 class Patch(NamedTuple):
     """A square of rain from a plain place."""
 
-    rain: NDArray[np.uint16]
-    """(S, S), 0 to 65,535: what is added to each colour of a clean image, of full size."""
+    rain: NDArray[np.uint8]
+    """(S, S), 0 to 255: what is added to each colour of a clean image, of full size."""
     top: int
     """Its first row in the photograph."""
     left: int
     """Its first column."""
-    roughness: float
-    """How far the place is from a plain one: what cannot be rain, as a mean over the square, 0 to 1."""
     energy: float
     """The mean of the rain, 0 to 1."""
+    evidence: float
+    """How much speaks for rain, and for nothing but rain (`judge`)."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class PlainPlaces:
         sigma: Of the Gaussian mean that the background is, in pixels.
         tolerance: Up to so much over the background (0 to 1), in the colour that is nearest to it, a pixel is bare.
         patch: Side of the squares, in pixels.
-        longest: Photographs with a longer side are looked at in a version of that; sizes are those of it.
-        coherence: How far a square's gradients must agree on a direction, 0 to 1: rain falls one way.
+        longest: Longer side of the version of a photograph that is looked at, in pixels; all sizes are those of it.
+        evidence: What must speak for a square at least (`judge`): more finds fewer places, and plainer ones.
         lean: How far from upright its streaks may be, in degrees; 90 takes rain of every direction.
         most: Squares of one photograph at most.
     """
@@ -80,7 +79,7 @@ class PlainPlaces:
     tolerance: float = 0.02
     patch: int = 64
     longest: int = 900
-    coherence: float = 0.3
+    evidence: float = 1.5
     lean: float = 60.0
     most: int = 60
 
@@ -91,19 +90,29 @@ class PlainPlaces:
             raise ValueError(f"sigma must be above 0 and tolerance between 0 and 1, got {self.sigma}, {self.tolerance}")
         if self.patch < 16 or self.longest < self.patch:
             raise ValueError(f"patch must be at least 16 and at most longest, got {self.patch} and {self.longest}")
-        if not 0 <= self.coherence < 1 or not 0 < self.lean <= 90 or self.most < 1:
-            raise ValueError("coherence must be from 0 to below 1, lean above 0 and up to 90, most at least 1")
+        if not 0 < self.lean <= 90 or self.most < 1:
+            raise ValueError(f"lean must be above 0 and up to 90, most at least 1, got {self.lean:g} and {self.most}")
 
     @property
     def key(self) -> str:
-        """A short text that names the settings; part of the key of what is kept."""
-        return "-".join((self.name, *(f"{value:g}" for value in astuple(self)), f"v{VERSION}"))
+        """A short text that names the settings and the code; part of the key of what is kept."""
+        return "-".join((self.name, *(f"{value:g}" for value in astuple(self)), code_of(__name__)))
 
-    def scale(self, height: int, width: int) -> float:
-        """How many times larger a photograph is than what is looked at, at least 1."""
-        return max(1.0, max(height, width) / self.longest)
+    def scale(self, height: int, width: int, zoom: float = 1.0) -> float:
+        """How many times smaller the version of a photograph is that is looked at.
+
+        Args:
+            height, width: Of the photograph, in pixels.
+            zoom: So many times smaller than `longest` says: for photographs whose streaks are so many times wider.
+        """
+        scale = zoom * max(height, width) / self.longest
+        return scale if scale > _WORTH_A_VERSION else 1.0
 
 
+ZOOMS = (1.0, 2.0, 0.5, 4.0, 0.25, 8.0)
+"""Crops of large photographs have wide streaks, photographs that were taken from far away narrow ones."""
+_WORTH_A_VERSION = 1.4
+"""A photograph that is larger by less than that is looked at as it is."""
 _ROUNDS = 3
 """Of the background: each finds better what is bare, and by that a better background."""
 _CLIPPED = 0.98
@@ -112,8 +121,8 @@ _MOST_CLIPPED = 0.02
 """Share of such pixels in a square at most."""
 _LEAST_ENERGY = 0.006
 """Mean of the rain in a square at least: noise has half of that."""
-_REFERENCE = 0.1
-"""Share of all squares, the plainest, by which `choose` knows how strong the set's rain is."""
+_LARGEST = 256
+"""Side of a square at most, in pixels of the photograph: more than a training crop shows is of no use."""
 
 
 def separate(image: NDArray[Depth], places: PlainPlaces) -> Separated:
@@ -123,7 +132,7 @@ def separate(image: NDArray[Depth], places: PlainPlaces) -> Separated:
     background is their Gaussian mean; what is little brighter than that is bare; and so on, three times.
 
     Args:
-        image: (H, W, 3), uint8 or uint16; no larger than what is looked at (`PlainPlaces.longest`).
+        image: (H, W, 3), uint8 or uint16; a version that is looked at.
         places: The settings.
     """
     values = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
@@ -145,101 +154,117 @@ def _mean_of(values: NDArray[np.float32], where: NDArray[np.bool_], sigma: float
     return np.asarray(total / np.maximum(weight, 1e-4)[..., None], np.float32)
 
 
-def find_patches(image: NDArray[Depth], places: PlainPlaces) -> list[Patch]:
-    """The squares of a photograph whose rain can be believed, the plainest first; they overlap by a quarter at most.
+class Judged(NamedTuple):
+    """The squares of a photograph, (rows, columns) of them, one at every quarter of a square."""
 
-    A square holds rain that falls one way, next to nothing in it is clipped, and `choose` decides by its roughness: the
-    mean distance of bare pixels from the background, the mean difference between colours of what is no background, and
-    what of the rain is as wide as high. None of these is rain, which is grey, narrow, and leaves the background smooth.
+    energy: NDArray[np.float64]
+    """The mean of the rain, 0 to 1."""
+    evidence: NDArray[np.float64]
+    """How much speaks for rain, and for nothing but rain; minus infinity where something speaks against it."""
+    step: int
+    """Pixels from one to the next."""
+
+
+def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judged:
+    """Tell of each square how much speaks for rain, and for nothing but rain.
+
+    Rain falls one way, has no colour, and is narrow. So the evidence is the sum of three terms:
+
+    - the coherence of the structure tensor of the rain found, 0 (every direction) to 1 (one);
+    - a seventh of log(energy / chroma): how much there is for what differs between the colours;
+    - a fourteenth of log(energy / blobs): ... for what of it is as wide as high.
+
+    No square holds rain where the rain's mean is that of noise, where it falls flat, or where pixels are clipped.
+
+    Args:
+        image: (H, W, 3), uint8 or uint16.
+        apart: The image taken apart.
+        places: The settings.
+    """
+    values = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    over = values - apart.background
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (places.window, places.window))
+    across, down = (
+        cv2.Sobel(apart.rain, cv2.CV_32F, *order, borderType=cv2.BORDER_REFLECT) for order in ((1, 0), (0, 1))
+    )
+    step = places.patch // 4
+
+    def mean(plane: NDArray[Any]) -> NDArray[np.float64]:
+        return _box_means(plane, places.patch, step)
+
+    energy = mean(apart.rain)
+    chroma = mean(np.abs(over - over.mean(axis=2, keepdims=True)).mean(axis=2))
+    blobs = mean(cv2.morphologyEx(apart.rain, cv2.MORPH_OPEN, disc))
+    xx, yy, xy = mean(across * across), mean(down * down), mean(across * down)
+    coherence = np.hypot(xx - yy, 2 * xy) / np.maximum(xx + yy, 1e-12)
+    lean = np.abs(np.degrees(np.arctan2(2 * xy, xx - yy))) / 2
+    clipped = mean((values.max(axis=2) > _CLIPPED).astype(np.float32))
+    evidence = coherence + _times(energy, chroma) / 7 + _times(energy, blobs) / 14
+    against = (energy < _LEAST_ENERGY) | (lean > places.lean) | (clipped > _MOST_CLIPPED)
+    return Judged(energy, np.where(against, -np.inf, evidence), step)
+
+
+def _times(energy: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of how many times ``other`` the energy is, at most 50 times: less than that is rounding."""
+    return np.asarray(np.log(energy.clip(min=1e-9) / np.maximum(other, 0.02 * energy.clip(min=1e-9))))
+
+
+def find_patches(image: NDArray[Depth], places: PlainPlaces, zoom: float = 1.0) -> list[Patch]:
+    """The squares of a photograph that hold rain before a plain background, those with the most evidence first.
+
+    They overlap by a quarter at most.
 
     Args:
         image: (H, W, 3), uint8 or uint16.
         places: The settings.
+        zoom: As of `PlainPlaces.scale`.
 
     Returns:
         At most ``places.most``; none of a photograph that is smaller than a square.
     """
     height, width = image.shape[:2]
-    scale = places.scale(height, width)
-    small = image
+    scale = places.scale(height, width, zoom)
+    version: NDArray[Any] = image
     if scale > 1:
-        small = cv2.resize(image, (round(width / scale), round(height / scale)), interpolation=cv2.INTER_AREA)
-    if min(small.shape[:2]) < places.patch:
+        version = cv2.resize(image, (round(width / scale), round(height / scale)), interpolation=cv2.INTER_AREA)
+    if min(version.shape[:2]) < places.patch:
         return []
-    apart = separate(small, places)
-    roughness, energy, fits = _judged(small, apart, places)
-    grey = image.mean(axis=2, dtype=np.float32) / np.float32(np.iinfo(image.dtype).max)
-    smooth = cv2.resize(apart.background.mean(axis=2), (width, height), interpolation=cv2.INTER_LINEAR)
-    rain = np.maximum(grey - smooth, 0)
-    side, step = min(round(places.patch * scale), height, width), _step(places)
-    patches: list[Patch] = []
+    apart = separate(version, places)
+    judged = judge(version, apart, places)
     taken: list[tuple[int, int]] = []
-    candidates = np.argwhere(fits)
-    for row, column in candidates[np.argsort(roughness[fits], kind="stable")].tolist():
-        if len(patches) == places.most:
+    for place in np.argsort(-judged.evidence, axis=None, kind="stable"):
+        row, column = divmod(int(place), judged.evidence.shape[1])
+        if len(taken) == places.most or judged.evidence[row, column] < places.evidence:
             break
-        if any(abs(row - other) < 3 and abs(column - beside) < 3 for other, beside in taken):
-            continue
-        taken.append((row, column))
-        top, left = min(round(row * step * scale), height - side), min(round(column * step * scale), width - side)
-        square = np.rint(rain[top : top + side, left : left + side] * 65535).astype(np.uint16)
-        patches.append(Patch(square, top, left, float(roughness[row, column]), float(energy[row, column])))
+        if all(abs(row - other) >= 3 or abs(column - beside) >= 3 for other, beside in taken):
+            taken.append((row, column))
+    if not taken:
+        return []
+    rain = _of_full_size(image, apart.background.mean(axis=2), scale)
+    side = min(round(places.patch * scale), height, width)
+    kept = min(side, _LARGEST)
+    patches = []
+    for found in taken:
+        corners = (round(at * judged.step * scale) for at in found)
+        top, left = (
+            min(at, size - side) + (side - kept) // 2 for at, size in zip(corners, (height, width), strict=True)
+        )
+        square = np.rint(rain[top : top + kept, left : left + kept] * 255).astype(np.uint8)
+        patches.append(Patch(square, top, left, float(judged.energy[found]), float(judged.evidence[found])))
     return patches
 
 
-def _step(places: PlainPlaces) -> int:
-    return places.patch // 4
+def _of_full_size(image: NDArray[Depth], background: Plane, scale: float) -> Plane:
+    """The rain of a photograph before the background that a version of it has, without what is finer than that."""
+    grey = image.mean(axis=2, dtype=np.float32) / np.float32(np.iinfo(image.dtype).max)
+    if scale > 1:  # what is finer is noise, mostly
+        grey = cv2.GaussianBlur(grey, (0, 0), (scale - 1) / 2, borderType=cv2.BORDER_REFLECT)
+    return np.maximum(grey - cv2.resize(background, grey.shape[::-1], interpolation=cv2.INTER_LINEAR), 0)
 
 
-def _judged(
-    image: NDArray[Depth], apart: Separated, places: PlainPlaces
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Roughness and energy of the squares that begin at every quarter of a square, and whether they hold rain at all."""
-    values = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    over = values - apart.background
-    grey = over.mean(axis=2)
-    bare = apart.bare.astype(np.float32)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (places.window, places.window))
-    round_rain = cv2.morphologyEx(apart.rain, cv2.MORPH_OPEN, disc)
-    across, down = (
-        cv2.Sobel(apart.rain, cv2.CV_32F, *order, borderType=cv2.BORDER_REFLECT) for order in ((1, 0), (0, 1))
-    )
-
-    def mean(plane: NDArray[np.floating]) -> NDArray[np.float64]:
-        return _box_means(plane, places.patch, _step(places))
-
-    energy = mean(apart.rain)
-    uneven = mean(np.abs(over).mean(axis=2) * bare) / np.maximum(mean(bare), 1e-3)
-    coloured = mean(np.abs(over - grey[..., None]).mean(axis=2))
-    xx, yy, xy = mean(across * across), mean(down * down), mean(across * down)
-    coherent = np.hypot(xx - yy, 2 * xy) >= places.coherence * (xx + yy)
-    lean = np.abs(np.degrees(np.arctan2(2 * xy, xx - yy))) / 2
-    clipped = mean((values.max(axis=2) > _CLIPPED).astype(np.float32))
-    fits = (energy >= _LEAST_ENERGY) & coherent & (lean <= places.lean) & (clipped <= _MOST_CLIPPED)
-    return uneven + coloured + mean(round_rain), energy, fits
-
-
-def _box_means(plane: NDArray[np.floating], side: int, step: int) -> NDArray[np.float64]:
+def _box_means(plane: NDArray[Any], side: int, step: int) -> NDArray[np.float64]:
     """The means over all squares of this side that begin at multiples of ``step``."""
     sums = cv2.integral(plane.astype(np.float64))
     rows, columns = (np.arange(0, size - side + 1, step) for size in plane.shape)
     corners = [sums[np.ix_(rows + down, columns + right)] for down in (0, side) for right in (0, side)]
     return np.asarray((corners[3] - corners[2] - corners[1] + corners[0]) / side**2)
-
-
-def choose(found: Sequence[Sequence[Patch]], strictness: float = 0.4) -> list[list[Patch]]:
-    """The plain ones of the squares of a whole set, photograph by photograph.
-
-    How plain is plain enough depends on how strong the rain is: of a curtain more can be told from the same wall. The
-    limit of roughness is ``strictness`` times the energy of rain in the plainest tenth of all squares, its median.
-
-    Args:
-        found: The squares of each photograph (`find_patches`).
-        strictness: Less takes fewer and plainer ones.
-    """
-    every = sorted((patch for patches in found for patch in patches), key=lambda patch: patch.roughness)
-    if not every:
-        return [[] for _ in found]
-    plainest = every[: max(1, round(_REFERENCE * len(every)))]
-    limit = strictness * float(np.median([patch.energy for patch in plainest]))
-    return [[patch for patch in patches if patch.roughness <= limit] for patches in found]

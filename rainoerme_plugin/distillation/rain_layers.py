@@ -39,6 +39,8 @@ class RainVariation:
         two: Probability that a second layer, varied likewise, is added: that of another image of the batch than the
             first. A batch of one has no other; there it is the same layer turned by half, whose streaks lean as they
             did and lie elsewhere.
+        none: Probability that an image stays without rain: a derainer must leave clean pictures as they are.
+        grey: Rain layers have no colour: each is the mean over its channels.
 
     Raises:
         ValueError: A number is out of range.
@@ -51,6 +53,8 @@ class RainVariation:
     strength: Range = (1.0, 1.0)
     size: Range = (1.0, 1.0)
     two: float = 0.0
+    none: float = 0.0
+    grey: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.turn <= 90:
@@ -59,8 +63,9 @@ class RainVariation:
             raise ValueError(f"strength must be [least, most], 0 <= least <= most, got {list(self.strength)}")
         if not 0.1 <= self.size[0] <= self.size[1] <= 10:
             raise ValueError(f"size must be [least, most], 0.1 <= least <= most <= 10, got {list(self.size)}")
-        if not 0 <= self.two <= 1:
-            raise ValueError(f"two must be a probability, got {self.two}")
+        for name in ("two", "none"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
 
     @property
     def does_nothing(self) -> bool:
@@ -81,15 +86,19 @@ class RainVariation:
         """
         random = np.random.default_rng([seed, iteration, 0x7261696E])  # "rain": apart from other draws of the seed
         moved = _to_another(random, batch) if self.move else 0
-        first = self._layer(random, batch, moved)
-        if not self.two:
-            return torch.from_numpy(first)
-        is_there = random.random(batch) < self.two
-        second = self._layer(random, batch, moved + _to_another(random, batch))
-        second[:, 1] *= is_there
-        if batch == 1:
-            second[:, 2:4] = 1 - first[:, 2:4]  # mirrored and upturned against the first: turned by half
-        return torch.from_numpy(np.concatenate([first, second], axis=1))
+        layers = [self._layer(random, batch, moved)]
+        if self.two:
+            is_there = random.random(batch) < self.two
+            second = self._layer(random, batch, moved + _to_another(random, batch))
+            second[:, 1] *= is_there
+            if batch == 1:
+                second[:, 2:4] = 1 - layers[0][:, 2:4]  # mirrored and upturned against the first: turned by half
+            layers.append(second)
+        if self.none:
+            stays = random.random(batch) < self.none
+            for layer in layers:
+                layer[:, 1] *= ~stays
+        return torch.from_numpy(np.concatenate(layers, axis=1))
 
     def _layer(self, random: np.random.Generator, batch: int, moved: int) -> NDArray[np.float32]:
         """The draw of one layer for each image: that of the image ``moved`` places before it."""
@@ -116,6 +125,8 @@ class RainVariation:
         Returns:
             (B, C, H, W): a layer for each image.
         """
+        if self.grey:
+            rain = rain.mean(dim=1, keepdim=True).expand_as(rain)
         varied = self._one(rain, draw[:, :_LAYER_NUMBERS])
         return varied + self._one(rain, draw[:, _LAYER_NUMBERS:]) if self.two else varied
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,10 @@ class StepRefinements(NamedTuple):
     """The teacher's share of the soft label, where ``teacher_label`` says that it has one."""
     confidence: Confidence | None = None
     rain_share: float = 0.0
+    bank: float = 0.0
+    """The share of clean images that get the rain of a bank, where there is one."""
+    from_bank: Tensor | None = None
+    """Which do, (B,) bool, on the device; None: all of them or none."""
 
     @property
     def kernels(self) -> tuple[bool, bool]:
@@ -83,6 +88,12 @@ class StepRefinements(NamedTuple):
         if self.variation is not None and self.draw is not None:
             rain = self.variation(rain.detach(), self.draw)
         return (add_rain if self.blend == "add" else screen_rain)(clean, rain, gain)
+
+    def layers_for(self, found: Tensor, bank: Tensor | None) -> Tensor:
+        """The rain layers that go onto clean images, (B, 3, H, W): those found, or for some images the bank's."""
+        if bank is None or self.from_bank is None:
+            return found
+        return torch.where(self.from_bank[:, None, None, None], bank, found)
 
     def mixed_label(self, label: Tensor, derained: Tensor) -> Tensor:
         """The soft label with the teacher's share in it."""
@@ -113,6 +124,8 @@ class Refinements:
         rain_share: The hard loss counts in full while the rain layers hold this share of what the soft labels take
             out (`rain_energy` of both), and not at all while they hold less than half of it, so that training cannot
             stay where no rain is found. 0: always in full.
+        bank: The share of clean images that get the rain of a bank (`data.rain`), where there is one. With 1 nothing
+            is asked of the rain that the network finds: there is no first stage, and no schedule of weights.
 
     Raises:
         ValueError: A number is out of range.
@@ -123,10 +136,14 @@ class Refinements:
     teacher: Teacher = field(default_factory=Teacher)
     confidence: Confidence | None = None
     rain_share: float = 0.0
+    bank: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rain_share <= 1:
-            raise ValueError(f"rain_share must be from 0 to 1, got {self.rain_share}")
+        for name in ("rain_share", "bank"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.bank and self.blend == "alpha":
+            raise ValueError("blend: alpha asks what lies behind the rain, which a bank does not know; take screen")
 
     def at(self, iteration: int, batch: int, seed: int = 0) -> StepRefinements:
         """Those of one iteration, from 1: a function of it and the seed alone. Tensors are on the CPU.
@@ -145,7 +162,13 @@ class Refinements:
             label_share=share,
             confidence=self.confidence,
             rain_share=self.rain_share,
+            bank=self.bank,
+            from_bank=self._from_bank(iteration, batch, seed) if 0 < self.bank < 1 else None,
         )
+
+    def _from_bank(self, iteration: int, batch: int, seed: int) -> Tensor:
+        random = np.random.default_rng([seed, iteration, 0x62616E6B])  # "bank": apart from other draws of the seed
+        return torch.from_numpy(random.random(batch) < self.bank)
 
 
 class OnDevice:
@@ -154,18 +177,23 @@ class OnDevice:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._share = torch.zeros((), device=device)
-        self._draws: dict[torch.Size, Tensor] = {}
+        self._held: dict[tuple[str, torch.Size], Tensor] = {}
 
     def __call__(self, refinements: StepRefinements) -> StepRefinements:
         """The same with its tensors on the device; those of the call before are overwritten."""
-        draw = refinements.draw
-        if draw is not None:
-            # Nothing waits for the copy of pinned memory, and PyTorch keeps it until it is done.
-            source = draw.pin_memory() if self._device.type == "cuda" else draw
-            if draw.shape not in self._draws:
-                self._draws[draw.shape] = torch.empty_like(draw, device=self._device)
-            draw = self._draws[draw.shape].copy_(source, non_blocking=True)
+        draw, from_bank = self._copied("draw", refinements.draw), self._copied("from_bank", refinements.from_bank)
+        told = refinements._replace(draw=draw, from_bank=from_bank)
         if refinements.teacher_label:
             self._share.fill_(refinements.label_share)
-            return refinements._replace(draw=draw, label_share=self._share)
-        return refinements._replace(draw=draw)
+            return told._replace(label_share=self._share)
+        return told
+
+    def _copied(self, name: str, numbers: Tensor | None) -> Tensor | None:
+        if numbers is None:
+            return None
+        # Nothing waits for the copy of pinned memory, and PyTorch keeps it until it is done.
+        source = numbers.pin_memory() if self._device.type == "cuda" else numbers
+        key = name, numbers.shape
+        if key not in self._held:
+            self._held[key] = torch.empty_like(numbers, device=self._device)
+        return self._held[key].copy_(source, non_blocking=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -24,12 +24,16 @@ With a confidence, ``criterion(image, target, weight=...)`` weighs places by (B,
 
 @dataclass(frozen=True)
 class DistillationStep:
-    """What one step computed. Images are (B, 3, H, W); all but ``loss`` are detached."""
+    """What one step computed. Images are (B, 3, H, W); all but ``loss`` are detached.
+
+    Where all rain is of a bank, there is no first stage. The synthetic image stands for the rainy one then, and the
+    clean one for its label, which makes it a perfect one.
+    """
 
     loss: Tensor
     """What to descend: soft weight * soft loss + hard weight * hard loss."""
     soft_loss: Tensor
-    """Rain-to-clean: the refined derained image against the soft label."""
+    """Rain-to-clean: the refined derained image against the soft label; 0 without a first stage."""
     hard_loss: Tensor
     """Clean-to-rain: the derained synthetic image against its clean original; 0 during warm-up."""
     rainy: Tensor
@@ -75,6 +79,7 @@ def distillation_step(
     two_stages: bool | None = None,
     refined: StepRefinements = PAPER,
     teacher: nn.Module | None = None,
+    bank: Tensor | None = None,
 ) -> DistillationStep:
     """Forward both stages through one network; the caller goes backward through ``loss``.
 
@@ -90,17 +95,21 @@ def distillation_step(
             weight on a GPU could only say by waiting for it.
         refined: What is done beyond the paper.
         teacher: Another network of the same kind, in evaluation mode, for those refinements that need one.
+        bank: Rain layers of a bank, for those clean images that get them as ``refined`` says; None: there is no bank,
+            and all get what the network finds.
 
     Raises:
         ValueError: A refinement needs a teacher, and there is none.
     """
+    if bank is not None and refined.bank == 1:
+        return _bank_step(network, refined.synthesise(clean, bank, clean, weights.gain), clean, criterion)
     if two_stages is None:
         two_stages = bool(weights.hard > 0)
     trust = None if refined.confidence is None else refined.confidence(rainy, label)
     first = _first_stage(network, rainy, label, criterion, two_stages, refined, teacher, trust)
     loss = weights.soft * first.loss
     if two_stages:
-        synthetic = refined.synthesise(clean, first.found, rainy, weights.gain)
+        synthetic = refined.synthesise(clean, refined.layers_for(first.found, bank), rainy, weights.gain)
         hard_loss = criterion(network(synthetic), clean)
         loss = loss + _hard_weight(weights, refined, first.rain, rainy, label) * hard_loss
     else:
@@ -116,6 +125,15 @@ def distillation_step(
         rain=first.rain.detach(),
         synthetic=synthetic,
     )
+
+
+def _bank_step(network: nn.Module, synthetic: Tensor, clean: Tensor, criterion: Criterion) -> DistillationStep:
+    """A step whose rain is all of a bank."""
+    derained = network(synthetic)
+    loss = criterion(derained, clean)
+    layer = synthetic - derained.detach()
+    nothing = torch.zeros_like(loss.detach())
+    return DistillationStep(loss, nothing, loss.detach(), synthetic, clean, layer, layer, synthetic)
 
 
 class _FirstStage(NamedTuple):
@@ -178,6 +196,7 @@ def distillation_gradients(
     *,
     refined: StepRefinements = PAPER,
     teacher: nn.Module | None = None,
+    bank: Tensor | None = None,
     parts: int = 1,
     precision: torch.dtype | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
@@ -185,7 +204,8 @@ def distillation_gradients(
     """`distillation_step` forward and backward: the gradients are added to the parameters'.
 
     Args:
-        network, rainy, label, clean, weights, criterion, two_stages, refined, teacher: As of `distillation_step`.
+        network, rainy, label, clean, weights, criterion, two_stages, refined, teacher, bank: As of
+            `distillation_step`.
         parts: Go through the batch in so many equal parts, one after the other: the same gradients in so much less
             memory. They are the same but for rounding where the loss of a batch is the mean of its parts' losses
             (weighted ones: by the sums of their weights), and the network takes each image by itself and draws
@@ -205,9 +225,23 @@ def distillation_gradients(
     computing = nullcontext if precision is None else partial(torch.autocast, rainy.device.type, precision)
     if parts == 1:
         with computing():
-            step = distillation_step(network, rainy, label, clean, weights, criterion, two_stages, refined, teacher)
+            step = distillation_step(
+                network, rainy, label, clean, weights, criterion, two_stages, refined, teacher, bank
+            )
         backward(step.loss)
         return replace(step, loss=step.loss.detach())
+    if bank is not None and refined.bank == 1:
+        synthetic = refined.synthesise(clean, bank, clean, weights.gain)
+        steps = []
+        for number, (its_synthetic, its_clean) in enumerate(
+            zip(synthetic.chunk(parts), clean.chunk(parts), strict=True), 1
+        ):
+            with _exchanging(network, number == parts):
+                with computing():
+                    step = _bank_step(network, its_synthetic, its_clean, criterion)
+                backward(step.loss / parts)
+            steps.append(replace(step, loss=step.loss.detach()))
+        return _together(steps)
     if two_stages is None:
         two_stages = bool(weights.hard > 0)
     # All first stages before the second ones: what is asked of the whole batch is then known.
@@ -233,7 +267,7 @@ def distillation_gradients(
     soft_loss = torch.stack([share * first.loss for share, first in zip(shares, firsts, strict=True)]).sum()
     loss, hard_loss, synthetic = weights.soft * soft_loss, soft_loss.new_zeros(()), clean
     if two_stages:
-        synthetic = refined.synthesise(clean, found, rainy, weights.gain)
+        synthetic = refined.synthesise(clean, refined.layers_for(found, bank), rainy, weights.gain)
         hard_weight, hard_losses = _hard_weight(weights, refined, rain, rainy, label), []
         for number, (its_synthetic, its_clean) in enumerate(
             zip(synthetic.chunk(parts), clean.chunk(parts), strict=True), 1
@@ -247,6 +281,15 @@ def distillation_gradients(
         hard_loss = torch.stack(hard_losses).mean()
         loss = loss + hard_weight * hard_loss
     return DistillationStep(loss, soft_loss, hard_loss, rainy, label, layer, rain, synthetic)
+
+
+def _together(steps: Sequence[DistillationStep]) -> DistillationStep:
+    """The step of a whole batch, of those of its equal parts: losses are their mean."""
+    names = (field.name for field in fields(DistillationStep))
+    values = {name: [getattr(step, name) for step in steps] for name in names}
+    return DistillationStep(
+        **{name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()}
+    )
 
 
 def _exchanging(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:

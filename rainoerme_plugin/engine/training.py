@@ -67,7 +67,7 @@ def _train(opt: dict[str, Any]) -> None:
         for warning in (*opt["warnings"], *(f"passed over: {problem}" for problem in problems)):
             logger.warning(warning)
         _describe(opt, logger, loaders)
-        for note in (note for test_set in loaders.val for note in test_set.notes):
+        for note in (note for data in (loaders.train_set, *loaders.val) for note in getattr(data, "notes", ())):
             logger.info(note)
         while True:
             try:

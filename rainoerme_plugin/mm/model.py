@@ -18,6 +18,7 @@ from ..archs.catalogue import needs_of
 from ..archs.tiles import derain_tiled
 from ..data.images import as_floats
 from ..data.names import results_of
+from ..data.unpaired import images_of
 from ..distillation.graphs import Images
 from ..distillation.refinements import OnDevice
 from ..distillation.schedule import StepWeights
@@ -29,22 +30,20 @@ from ..training.distiller import Distiller, backbone_of, check_criterion, check_
 from ..training.skips import Skips
 from ..weights import load_weights
 
-TRAINED_ON = ("rainy", "label", "clean")
-
 
 class DerainingPreprocessor(BaseDataPreprocessor):
     """Puts batches onto the device, whatever collated them, under the names that mmengine's models take.
 
-    Training batches become ``inputs`` (rainy, label, clean), each (B, 3, H, W); test batches ``inputs`` (B, 3, H, W)
-    float32 in [0, 1] and ``data_samples``, one a rainy image: its path, a name for its result, and the clean image if
-    there is one.
+    Training batches become ``inputs`` (rainy, label, clean, and the rain of a bank if there is one), each
+    (B, 3, H, W); test batches ``inputs`` (B, 3, H, W) float32 in [0, 1] and ``data_samples``, one a rainy image: its
+    path, a name for its result, and the clean image if there is one.
     """
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         if "inputs" in data:
             return dict(data)  # done already
-        if all(name in data for name in TRAINED_ON):
-            images = tuple(self._on_device(data[name]) for name in TRAINED_ON)
+        if "rainy" in data:
+            images = tuple(self._on_device(image) for image in images_of(data))
             paths = {name: list(data.get(name, ())) for name in ("rainy_path", "clean_path")}
             return {"inputs": images, "data_samples": paths}
         rainy = as_floats(self._on_device(data["lq"]))
@@ -137,10 +136,12 @@ class DistillationModel(BaseModel):
             return self._predict(inputs, data_samples)
         if mode == "tensor":
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
+        if self.options.grad_clip is not None:
+            raise OptionError("model.grad_clip: not where all of a step is one forward pass; take the wrapper's own")
         if self.options.accumulation > 1:
             raise OptionError("model.accumulation: not where all of a step is one forward pass (FSDP, DeepSpeed)")
         layout = needs_of(self.network).memory_format
-        rainy, label, clean = (as_floats(image, layout) for image in inputs)
+        rainy, label, clean, *bank = (as_floats(image, layout) for image in inputs)
         refined = self.refinements.at(self.iteration, len(rainy), own_seed(self.seed))
         self.last = step = distillation_step(
             self.network,
@@ -151,6 +152,7 @@ class DistillationModel(BaseModel):
             self.criterion,
             refined=OnDevice(rainy.device)(refined),
             teacher=self.teacher,
+            bank=bank[0] if bank else None,
         )
         # mmengine descends what has 'loss' in its name, and logs the rest.
         return {"loss": step.loss, **named_losses(step)}
@@ -181,6 +183,8 @@ class DistillationModel(BaseModel):
             )
         # An AmpOptimWrapper scales losses itself, and leaves out what overflows.
         scales = hasattr(optim_wrapper, "loss_scaler")
+        if self.options.grad_clip is not None and (scales or accumulates):
+            raise OptionError("model.grad_clip: not with an AmpOptimWrapper or accumulative_counts; take its clip_grad")
         with optim_wrapper.optim_context(through):
             step = distiller.gradients(
                 images,

@@ -105,7 +105,9 @@ def _runner(
         loader = parts["train_dataloader"]
         for each in (loader, *_val_loaders(parts)):
             each["dataset"] = dataset = _dataset(each["dataset"])
-            if each is not loader:
+            if each is loader:
+                notes += dataset.notes
+            else:
                 notes += try_first(dataset[0], opt["val"].get("metrics"), dataset.opt["name"])[1]
         parts["model"] = model = MODELS.build(parts["model"])
         check_trainable(model.network, opt["network_g"]["type"], model.options, loader["batch_size"])

@@ -15,6 +15,7 @@ from torch import nn
 from ..archs.adapt import place
 from ..archs.catalogue import needs_of
 from ..data.panels import stages_of
+from ..data.unpaired import images_of
 from ..distillation.collapse import CollapseGuard
 from ..distillation.ema import move_mean, ramped_decay
 from ..distillation.graphs import Images
@@ -93,8 +94,7 @@ class DistillationModel(DerainingModel):
         if "rainy" not in data:
             super().feed_data(data)
             return
-        rainy, label, clean = (data[key].to(self.device, non_blocking=True) for key in ("rainy", "label", "clean"))
-        self.images: Images = rainy, label, clean
+        self.images: Images = tuple(image.to(self.device, non_blocking=True) for image in images_of(data))
         self._paths = {key: list(data.get(key, ())) for key in ("rainy_path", "clean_path")}
 
     def optimize_parameters(self, current_iter: int) -> None:

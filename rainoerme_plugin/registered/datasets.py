@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from ..data.labels import SoftLabels, kept_labels, ready_labels
 from ..data.paired import PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
-from ..data.sources import FolderSource, ImageSource, open_source, untracked
+from ..data.rain import FEWEST, LEAST_SHARE, PHOTOGRAPHS, LargeEnough, find_plain_rain
+from ..data.sources import FolderSource, ImageSource, Track, open_source, untracked
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError
-from ..options import PairedRainOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
+from ..options import PairedRainOptions, RainBankOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
 from ..processes import rank_and_world
 from ..progress import track
 
@@ -74,10 +75,31 @@ class UnpairedRainDataset(UnpairedRain):
                 labels = kept_labels(rainy, coarse_filter, options.label_cache, show, rank, world)
             else:
                 labels = SoftLabels(rainy, coarse_filter)
-        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, show)
+        self.notes: list[str] = []
+        """What is to be told of a bank of rain."""
+        with _named(opt, "rain"):
+            bank = None if options.rain is None else self._bank(options.rain, rainy, f"{_section(opt)}.rain", show)
+        rain = None if bank is None else LargeEnough(bank, options.crop_size)
+        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, show, rain)
         self.on_device = options.source == "device"
         if options.source != "files":
             self.load(show)
+
+    def _bank(self, options: RainBankOptions, rainy: ImageSource, key: str, show: Track[Any]) -> ImageSource | None:
+        """The bank of rain; None where the photographs have too few plain places."""
+        places = options.build(key)
+        if places is None:
+            return open_source(str(options.path))
+        most = options.photographs or PHOTOGRAPHS
+        found = find_plain_rain(rainy, places, most, options.cache, show, *rank_and_world())
+        if found.is_enough:
+            self.notes.append(f"{key}: {found}")
+            return found.bank()
+        self.notes.append(
+            f"{key}: {found}, too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs): "
+            "training goes on with the rain that the network itself finds. 'basicsr prepare rain' shows what there is"
+        )
+        return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnpairedRainDataset:
         return self  # mmengine copies what its configs hold; all images may be in this, and none is ever changed

@@ -16,6 +16,7 @@ from ..archs.adapt import is_out_of_memory
 from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet
 from ..data.images import as_floats
+from ..data.unpaired import IMAGES
 from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.refinements import PAPER, OnDevice, StepRefinements
@@ -54,6 +55,7 @@ class Distiller:
         warn: Callable[[str], None],
     ) -> None:
         self.network, self.bare, self.criterion, self.skips, self.warn = network, bare, criterion, skips, warn
+        self._clip = options.grad_clip
         self._precision = PRECISIONS[options.precision]
         self._accumulation = options.accumulation
         found = backbone_of(bare, options.backbone)
@@ -103,7 +105,8 @@ class Distiller:
         """The gradients of a batch, in place of those before, for an optimiser to step by if `finite` says so.
 
         Args:
-            images: Rainy crops, soft labels and clean crops, (B, 3, H, W), uint8 or floats in [0, 1].
+            images: Rainy crops, soft labels and clean crops, and where there is a bank its rain, (B, 3, H, W), uint8
+                or floats in [0, 1].
             weights: Of this iteration.
             iteration: Its number, from 1.
             seed: Of what refinements draw; each process draws its own.
@@ -146,7 +149,7 @@ class Distiller:
         two_stages: bool,
         backward: Callable[[Tensor], None] | None = None,
     ) -> DistillationStep:
-        rainy, label, clean = (as_floats(image, self._layout) for image in images)
+        rainy, label, clean, *bank = (as_floats(image, self._layout) for image in images)
         try:
             return distillation_gradients(
                 self._computing,
@@ -158,6 +161,7 @@ class Distiller:
                 two_stages,
                 refined=self._refined,
                 teacher=self._teacher if self._refined.needs_teacher else None,
+                bank=bank[0] if bank else None,
                 parts=self._accumulation,
                 precision=self._precision,
                 backward=backward or self._backward,
@@ -207,6 +211,8 @@ class Distiller:
         self.scaler.unscale_(optimizer)
         finite_loss, finite_gradients = self.finite(step)
         if finite_loss and finite_gradients:
+            if self._clip is not None:
+                nn.utils.clip_grad_norm_(self.bare.parameters(), self._clip)
             return True
         scale = self.scaler.get_scale()
         # What the loss itself does not bring forth is no reason to change the scale.
@@ -233,8 +239,8 @@ class Distiller:
         own = first_nonfinite(named)
         problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
         self.bare.zero_grad(set_to_none=True)
-        rainy, label, clean = images
-        batch = {"rainy": rainy, "label": label, "clean": clean, "rain": step.rain, **paths, "problem": problem}
+        named_images = dict(zip(IMAGES, images, strict=False))
+        batch = {**named_images, "layer": step.rain, **paths, "problem": problem}
         self.skips.note(iteration, problem, batch, is_culprit=own is not None or rank_and_world()[0] == 0)
 
 

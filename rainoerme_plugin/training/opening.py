@@ -22,7 +22,7 @@ from ..files import remove_leftovers, user_path, write_whole
 from ..plugin import register
 from ..processes import first_decides, join_processes
 from ..progress import say
-from ..schema import check_options
+from ..schema import bank_share, check_options
 from .random_states import seed_all, undisturbed
 
 
@@ -57,6 +57,9 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
     opt.update(is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve()))
     opt["auto_resume"] = request.auto_resume or _is_restart()
     opt["asked"] = deepcopy(dict(raw))
+    if training and bank_share(opt) == 1:
+        # Nothing goes through the detail enhancement block, if all rain is of a bank.
+        opt.setdefault("find_unused_parameters", True)
     opt["path"] = dict(opt.get("path") or {})
     defaults = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
     opt["logger"] = {**defaults, **(opt.get("logger") or {})}
@@ -69,8 +72,9 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
             dataset.setdefault("scale", opt["scale"])
         for key in [key for key in dataset if key.startswith("dataroot") and isinstance(dataset[key], str)]:
             dataset[key] = _found(dataset[key], request.root)
-        if isinstance(dataset.get("label"), Mapping) and dataset["label"].get("path"):
-            dataset["label"]["path"] = _found(dataset["label"]["path"], request.root)
+        for key in ("label", "rain"):
+            if isinstance(dataset.get(key), Mapping) and dataset[key].get("path"):
+                dataset[key]["path"] = _found(dataset[key]["path"], request.root)
     _check_names(request.option_file, opt["datasets"])
     for key, value in opt["path"].items():
         if value and ("pretrain" in key or "resume_state" in key):

@@ -73,6 +73,6 @@ def _as_image(name: str, images: Tensor) -> Tensor:
     """Images as they can be looked at: floats in [0, 1], red where they are no numbers."""
     if images.dtype == torch.uint8:
         return images.float().div(255)
-    seen = show_rain(images.float()) if name == "rain" else images.float()
+    seen = show_rain(images.float()) if name == "layer" else images.float()
     red = seen.new_tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     return torch.where(torch.isfinite(images).all(dim=1, keepdim=True), seen, red)

@@ -270,7 +270,7 @@ def test_samples_are_those_of_earlier_versions(
         sample = dataset[position]
         assert (numbers(sample)[0], *window(levels(sample["rainy"]))) == rainy
         assert (numbers(sample)[1], *window(levels(sample["clean"]))[:2]) == clean
-        assert dataset.draw(position) == (*rainy, *clean)
+        assert dataset.draw(position)[:8] == (*rainy, *clean)
 
 
 def test_orders_are_those_of_earlier_versions() -> None:
