@@ -121,6 +121,8 @@ _MOST_CLIPPED = 0.02
 """Share of such pixels in a square at most."""
 _LEAST_ENERGY = 0.006
 """Mean of the rain in a square at least: noise has half of that."""
+_DARKEST = 0.2
+"""What lies below the background in a square at most, in terms of the rain above it: an edge has as much of both."""
 _LARGEST = 256
 """Side of a square at most, in pixels of the photograph: more than a training crop shows is of no use."""
 
@@ -174,7 +176,8 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
     - a seventh of log(energy / chroma): how much there is for what differs between the colours;
     - a fourteenth of log(energy / blobs): ... for what of it is as wide as high.
 
-    No square holds rain where the rain's mean is that of noise, where it falls flat, or where pixels are clipped.
+    No square holds rain where the rain's mean is that of noise, where it falls flat, where the background is brighter
+    than what lies before it, or where pixels are clipped.
 
     Args:
         image: (H, W, 3), uint8 or uint16.
@@ -198,9 +201,11 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
     xx, yy, xy = mean(across * across), mean(down * down), mean(across * down)
     coherence = np.hypot(xx - yy, 2 * xy) / np.maximum(xx + yy, 1e-12)
     lean = np.abs(np.degrees(np.arctan2(2 * xy, xx - yy))) / 2
+    darker = mean(np.maximum(-over.mean(axis=2), 0))
     clipped = mean((values.max(axis=2) > _CLIPPED).astype(np.float32))
     evidence = coherence + _times(energy, chroma) / 7 + _times(energy, blobs) / 14
     against = (energy < _LEAST_ENERGY) | (lean > places.lean) | (clipped > _MOST_CLIPPED)
+    against |= darker > _DARKEST * energy
     return Judged(energy, np.where(against, -np.inf, evidence), step)
 
 
