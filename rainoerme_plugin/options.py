@@ -193,6 +193,7 @@ class RainBankOptions(Section):
     type: Literal["plain", "folder"]
     path: Place | None = None
     evidence: Number | None = None
+    roughness: Number | None = None
     window: Width | None = None
     sigma: Number | None = None
     tolerance: Number | None = None
@@ -288,6 +289,17 @@ class SingleRainOptions(LoaderOptions):
 
     dataroot: Place
     limit: Positive | None = None
+
+
+class MadePairsOptions(LoaderOptions):
+    """``MadePairsDataset``."""
+
+    dataroot_rainy: Place
+    dataroot_clean: Place
+    rain: RainBankOptions = RainBankOptions(type="plain")
+    pairs: Positive = 40
+    crop_size: Positive = 128
+    seed: Seed = 0
 
 
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]

@@ -66,6 +66,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("dataset", "UnpairedRainDataset", f"{__package__}.registered.datasets:UnpairedRainDataset"),
     Entry("dataset", "PairedRainDataset", f"{__package__}.registered.datasets:PairedRainDataset"),
     Entry("dataset", "SingleRainDataset", f"{__package__}.registered.datasets:SingleRainDataset"),
+    Entry("dataset", "MadePairsDataset", f"{__package__}.registered.datasets:MadePairsDataset"),
     Entry("loss", "SSIMLoss", f"{__package__}.losses.ssim:SSIMLoss", "1 - SSIM of two images."),
     # CharbonnierLoss is BasicSR's own name; that of losses.pixels, which gives the same, is for SumLoss.
     Entry("loss", "GradientLoss", f"{__package__}.losses.pixels:GradientLoss", "Edges of two images that differ."),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..distillation.plain import ZOOMS, Patch, PlainPlaces, find_patches
+from ..distillation.plain import ZOOMS, Patch, PlainPlaces, find_patches, plainest
 from ..errors import DataError, counted, one_line
 from ..files import user_path, write_whole
 from .images import RGB, decode_image, encode_png
@@ -190,7 +190,8 @@ def find_plain_rain(
         in_threads(lambda place: find(indices[place], zoom), order), len(order), "looking for rain in plain places"
     )
     found = dict(zip(order, made, strict=True))
-    return PlainRain([rainy.names[index] for index in indices], indices, [found[n] for n in range(len(indices))], zoom)
+    patches = plainest([found[place] for place in range(len(indices))], places)
+    return PlainRain([rainy.names[index] for index in indices], indices, patches, zoom)
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -225,7 +226,8 @@ def _packed(patches: Sequence[Patch]) -> bytes:
     """A side of a photograph's squares is that of all."""
     rain = np.stack([patch.rain for patch in patches]) if patches else np.zeros((0, 1, 1), np.uint8)
     place = np.array([(patch.top, patch.left) for patch in patches], np.int64).reshape(-1, 2)
-    measure = np.array([(patch.energy, patch.evidence) for patch in patches], np.float64).reshape(-1, 2)
+    measures = [(patch.energy, patch.evidence, patch.roughness) for patch in patches]
+    measure = np.array(measures, np.float64).reshape(-1, 3)
     parts: dict[str, NDArray[Any]] = {"rain": rain, "place": place, "measure": measure}
     return save({**parts, "sum": _sum_of(parts)})
 

@@ -6,6 +6,7 @@ told from texture, and is not taken. The steps, each a function:
 1. `separate` finds the background, as a mean of what is not rain, and the rain before it.
 2. `judge` tells of each square of the photograph how much speaks for rain, and for nothing but rain.
 3. `find_patches` takes the squares for which enough does.
+4. `plainest` leaves those of a whole set whose background is plain for rain as strong as the set's.
 
 Streaks are two pixels wide in one photograph and forty in another. So squares are looked for in a version of the
 photograph, as much smaller as `PlainPlaces.scale` says. `ZOOMS` are worth a trial on a set of photographs, and the one
@@ -15,6 +16,7 @@ a smaller one too narrow to be seen. The rain itself is that of full size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -53,6 +55,8 @@ class Patch(NamedTuple):
     """The mean of the rain, 0 to 1."""
     evidence: float
     """How much speaks for rain, and for nothing but rain (`judge`)."""
+    roughness: float
+    """What of the place is neither rain nor a smooth background, as a mean over the square, 0 to 1 (`judge`)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class PlainPlaces:
         tolerance: Up to so much over the background (0 to 1), in the colour that is nearest to it, a pixel is bare.
         patch: Side of the squares, in pixels.
         longest: Longer side of the version of a photograph that is looked at, in pixels; all sizes are those of it.
-        evidence: What must speak for a square at least (`judge`): more finds fewer places, and plainer ones.
+        evidence: What must speak for a square at least (`judge`): more finds fewer places, and surer ones.
+        roughness: How rough a place may be, in terms of how strong the set's rain is (`plainest`).
         lean: How far from upright its streaks may be, in degrees; 90 takes rain of every direction.
         most: Squares of one photograph at most.
     """
@@ -79,7 +84,8 @@ class PlainPlaces:
     tolerance: float = 0.02
     patch: int = 64
     longest: int = 900
-    evidence: float = 1.5
+    evidence: float = 1.45
+    roughness: float = 0.4
     lean: float = 60.0
     most: int = 60
 
@@ -90,6 +96,8 @@ class PlainPlaces:
             raise ValueError(f"sigma must be above 0 and tolerance between 0 and 1, got {self.sigma}, {self.tolerance}")
         if self.patch < 16 or self.longest < self.patch:
             raise ValueError(f"patch must be at least 16 and at most longest, got {self.patch} and {self.longest}")
+        if self.roughness <= 0:
+            raise ValueError(f"roughness must be above 0, got {self.roughness:g}")
         if not 0 < self.lean <= 90 or self.most < 1:
             raise ValueError(f"lean must be above 0 and up to 90, most at least 1, got {self.lean:g} and {self.most}")
 
@@ -163,6 +171,8 @@ class Judged(NamedTuple):
     """The mean of the rain, 0 to 1."""
     evidence: NDArray[np.float64]
     """How much speaks for rain, and for nothing but rain; minus infinity where something speaks against it."""
+    roughness: NDArray[np.float64]
+    """What is neither rain nor a smooth background, 0 to 1."""
     step: int
     """Pixels from one to the next."""
 
@@ -178,6 +188,9 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
 
     No square holds rain where the rain's mean is that of noise, where it falls flat, where the background is brighter
     than what lies before it, or where pixels are clipped.
+
+    Its roughness is what is neither rain nor a smooth background: the mean distance of bare pixels from the background,
+    the chroma and the blobs together.
 
     Args:
         image: (H, W, 3), uint8 or uint16.
@@ -206,7 +219,9 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
     evidence = coherence + _times(energy, chroma) / 7 + _times(energy, blobs) / 14
     against = (energy < _LEAST_ENERGY) | (lean > places.lean) | (clipped > _MOST_CLIPPED)
     against |= darker > _DARKEST * energy
-    return Judged(energy, np.where(against, -np.inf, evidence), step)
+    bare = apart.bare.astype(np.float32)
+    uneven = mean(np.abs(over).mean(axis=2) * bare) / np.maximum(mean(bare), 1e-3)
+    return Judged(energy, np.where(against, -np.inf, evidence), uneven + chroma + blobs, step)
 
 
 def _times(energy: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -255,8 +270,24 @@ def find_patches(image: NDArray[Depth], places: PlainPlaces, zoom: float = 1.0) 
             min(at, size - side) + (side - kept) // 2 for at, size in zip(corners, (height, width), strict=True)
         )
         square = np.rint(rain[top : top + kept, left : left + kept] * 255).astype(np.uint8)
-        patches.append(Patch(square, top, left, float(judged.energy[found]), float(judged.evidence[found])))
+        measures = (float(plane[found]) for plane in (judged.energy, judged.evidence, judged.roughness))
+        patches.append(Patch(square, top, left, *measures))
     return patches
+
+
+def plainest(found: Sequence[Sequence[Patch]], places: PlainPlaces) -> list[list[Patch]]:
+    """Those squares of a set of photographs that are plain enough, photograph by photograph.
+
+    Of a curtain more can be told from the same wall than of a drizzle. So the limit is `PlainPlaces.roughness` times
+    the energy of the set's rain: the median of all squares.
+
+    Args:
+        found: The squares of each photograph (`find_patches`).
+        places: The settings.
+    """
+    energies = [patch.energy for patches in found for patch in patches]
+    limit = places.roughness * float(np.median(energies)) if energies else 0.0
+    return [[patch for patch in patches if patch.roughness <= limit] for patches in found]
 
 
 def _of_full_size(image: NDArray[Depth], background: Plane, scale: float) -> Plane:
