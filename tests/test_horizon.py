@@ -19,6 +19,7 @@ SPANS = {
     "distill_cpu.yml": (7000, 3500, 7000),
     "distill_nafnet.yml": (20000, 10000, 20000),
     "distill_prenet.yml": (20000, 10000, 20000),
+    "distill_unet.yml": (20000, 10000, 20000),
     "rain100l_paper.yml": (36000, 18000, 36000),
     "rain100l_paper_cpu.yml": (7000, 3500, 7000),
     "rain100l_prenet.yml": (60000, 30000, 60000),

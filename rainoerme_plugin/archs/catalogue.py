@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,8 +51,9 @@ class Card:
     """`Needs.channels_last`: only for networks that it was measured to make a fifth faster (docs/performance.md)."""
     takes: str = "RGB in [0, 1]"
     """The images that its weights were trained on. All networks here take RGB in [0, 1] and convert by themselves."""
-    whole_image: bool = False
-    """Whether a pixel may depend on the whole image, by statistics or sweeps: a crop or a tile gives something else."""
+    whole_image: bool | str = False
+    """Whether a pixel may depend on the whole image, by statistics or sweeps: a crop or a tile gives something else.
+    A name is that of the network's attribute that says it."""
     from_file_only: bool = False
     """Whether ``PretrainedNet`` alone makes it, from a file: it is called in a way of its own."""
     arguments: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
@@ -86,6 +89,12 @@ class Card:
         multiple = attrgetter(self.multiple)(network) if isinstance(self.multiple, str) else self.multiple
         return Needs(int(multiple), self.minimum, self.square, self.output, self.zeros, self.channels_last)
 
+    def sees_whole_image(self, network: nn.Module) -> bool:
+        """`whole_image` of ``network``, one of this class."""
+        if isinstance(self.whole_image, str):
+            return bool(attrgetter(self.whole_image)(network))
+        return self.whole_image
+
 
 def _channels_of(weight: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
     """The number of feature channels is the first size of this weight."""
@@ -94,6 +103,26 @@ def _channels_of(weight: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]
 
 def _of_rainoerme(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"channels": state["inc.0.weight"].shape[0], "detail_layers": 3 if "out2.4.weight" in state else 2}
+
+
+def _of_derain_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    def numbers(start: str) -> list[int]:
+        """The different numbers that come after ``start`` in names, in their order."""
+        found = (re.match(rf"{re.escape(start)}\.(\d+)\.", name) for name in state)
+        return sorted({int(match[1]) for match in found if match})
+
+    def blocks(part: str) -> tuple[int, ...]:
+        return tuple(len(numbers(f"{part}.{level}")) for level in numbers(part))
+
+    intro = state["intro.weight"]
+    return {
+        "width": intro.shape[0],
+        "encoder": blocks("encoder"),
+        "middle": len(numbers("middle")),
+        "decoder": blocks("decoder"),
+        "shrink": math.isqrt(intro.shape[1] // 3),
+        "attention": "middle.0.attention.weight" in state,
+    }
 
 
 def _of_rescan(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -121,6 +150,17 @@ CATALOGUE: tuple[Card, ...] = (
         source="https://github.com/HuangxingLin123/Rain-Over-Me",
         licence=NOT_STATED,
         arguments=_of_rainoerme,
+        channels_last=True,
+    ),
+    Card(
+        "DerainUNet",
+        f"{OWN}.archs.derain_unet:DerainUNet",
+        paper="this package's own, of the blocks of Chen et al., Simple Baselines for Image Restoration, ECCV 2022",
+        source="https://github.com/megvii-research/NAFNet",
+        licence="this package's, Apache-2.0",
+        multiple="stride",
+        whole_image="attention",
+        arguments=_of_derain_unet,
         channels_last=True,
     ),
     _prenet("PRN"),

@@ -87,6 +87,13 @@ class Method:
         return code_of(Pair.__module__, *self.modules)
 
     @property
+    def whole_image(self) -> bool:
+        """Whether a pixel of its results may depend on the whole image, as far as the catalogue knows."""
+        if self.card is None or self.network is None:
+            return False
+        return self.card.sees_whole_image(checkpoint_parts(self.network)[""])
+
+    @property
     def parameters(self) -> int | None:
         """How many the network has that a checkpoint keeps under its own key; None without a network."""
         if self.network is None:

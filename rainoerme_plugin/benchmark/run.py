@@ -275,6 +275,6 @@ def _method_info(method: Method, costs: list[Cost]) -> MethodInfo:
         "sha256": method.sha256,
         "code": method.code,
         "parameters": method.parameters,
-        "whole_image": method.card.whole_image if method.card else False,
+        "whole_image": method.whole_image,
         "costs": costs,
     }

@@ -74,7 +74,7 @@ def _show_networks() -> None:
             ("source", card.source),
             ("licence", card.licence),
             ("code", origin),
-            ("input", f"{card.takes}, {size}" + ("; sees the whole image at once" * card.whole_image)),
+            ("input", f"{card.takes}, {size}{_whole(card.whole_image)}"),
         ]
         lines += [("weights", _weights(published)) for published in card.published]
         print(card.name)
@@ -94,6 +94,12 @@ def _show(head: str, text: str) -> None:
     wide = room - len(head)
     lines = textwrap.wrap(text, wide, break_long_words=False, break_on_hyphens=False) if wide > 20 else [text]
     print(head + f"\n{' ' * len(head)}".join(lines) if text else head.rstrip())
+
+
+def _whole(whole_image: bool | str) -> str:
+    if not whole_image:
+        return ""
+    return "; sees the whole image at once" + (f" with {whole_image}" if isinstance(whole_image, str) else "")
 
 
 def _multiple(multiple: int | str) -> str:

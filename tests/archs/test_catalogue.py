@@ -31,6 +31,7 @@ LAST = Needs(channels_last=True)
 NEEDS = {
     **dict.fromkeys(["RainOerMeNet", "PRN", "PReNet", "PRN_r", "PReNet_r"], LAST),
     **dict.fromkeys(["VRGNetPReNet", "BRN", "RESCAN", "RCAN", "EDSR"], LAST),
+    "DerainUNet": Needs(multiple=4, channels_last=True),
     "NAFNet": Needs(multiple=4, zeros=True),
     "KBNet_s": Needs(multiple=4, zeros=True),
     "KBNet_l": Needs(multiple=16),
@@ -165,6 +166,7 @@ def test_a_network_needs_what_its_card_says(name: str) -> None:
 
 def test_needs_follow_a_networks_own_arguments() -> None:
     assert needs_of(small("NAFNet", enc_blk_nums=[1, 1, 1], dec_blk_nums=[1, 1, 1])).multiple == 8
+    assert needs_of(small("DerainUNet", shrink=3, encoder=(1, 1), decoder=(1, 1))).multiple == 12
     assert needs_of(small("KBNet_s", enc_blk_nums=[1], dec_blk_nums=[1])).multiple == 2
     assert needs_of(small("SwinIR", window_size=7, img_size=21)).multiple == 7
 
@@ -224,11 +226,12 @@ def test_the_derained_image_of_mprnet_is_its_last_stages() -> None:
 SIZES = {"Uformer": (128, 128), "SCUNet": (64, 192), "IPT": (12, 96)}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in SMALL), ("DerainUNet", {"attention": True})])
 def test_what_is_changed_or_padded_at_one_side_reaches_the_other_only_where_a_card_says_so(
-    name: str,
+    name: str, changes: dict[str, Any]
 ) -> None:
-    network = small(name)
+    network = small(name, **changes)
+    sees_whole_image = CARDS[name].sees_whole_image(network)
     if name == "SPANet":
         # Those of the published weights go up to 0.998.
         for layer, weight in network.named_parameters():
@@ -251,7 +254,7 @@ def test_what_is_changed_or_padded_at_one_side_reaches_the_other_only_where_a_ca
         padding = (padded[..., :8, :width] - derained[..., :8, :]).abs().amax((0, 1, 2))
     assert effect[-8:].min() > 1e-3
     assert padding[-8:].max() > 1e-8
-    if CARDS[name].whole_image:
+    if sees_whole_image:
         assert effect[:8].max() > 1e-8
         assert padding[:8].max() > 1e-12
     else:
@@ -268,6 +271,15 @@ def own(name: str, **arguments: Any) -> dict[str, Tensor]:
     [
         ("RainOerMeNet", {"channels": 5, "detail_layers": 3}),
         ("RainOerMeNet", {"channels": 16, "detail_layers": 2}),
+        (
+            "DerainUNet",
+            {"width": 8, "encoder": (2, 2), "middle": 2, "decoder": (2, 1), "shrink": 2, "attention": False},
+        ),
+        ("DerainUNet", {"width": 3, "encoder": (), "middle": 11, "decoder": (), "shrink": 1, "attention": True}),
+        (
+            "DerainUNet",
+            {"width": 1, "encoder": (1, 12, 1), "middle": 1, "decoder": (1, 3, 2), "shrink": 3, "attention": True},
+        ),
         ("PRN", {"channels": 6}),
         ("PReNet", {"channels": 7}),
         ("PRN_r", {"channels": 1}),
@@ -286,8 +298,8 @@ def test_arguments_are_read_from_the_weights(name: str, arguments: dict[str, Any
 
 
 def test_networks_of_this_package_alone_are_read_from_their_weights_here() -> None:
-    assert [card.name for card in CATALOGUE if card.arguments] == list(SMALL)[:9]
-    assert [card.name for card in CATALOGUE if card.package == "rainoerme_plugin"] == list(SMALL)[:9]
+    assert [card.name for card in CATALOGUE if card.arguments] == list(SMALL)[:10]
+    assert [card.name for card in CATALOGUE if card.package == "rainoerme_plugin"] == list(SMALL)[:10]
 
 
 def options(network: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -65,10 +66,13 @@ def test_receptive_fields_by_gradients(name: str) -> None:
     assert receptive_field(network, Needs()) == int((places - 50).abs().max())
 
 
-@pytest.mark.parametrize("name", sorted(set(SMALL) - {"IPT"}))
-def test_the_catalogue_says_which_networks_look_at_the_whole_image(name: str) -> None:
-    network = small(name)
-    assert (receptive_field(network, needs_of(network)) is None) == CARDS[name].whole_image
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [*((name, {}) for name in sorted(set(SMALL) - {"IPT"})), ("DerainUNet", {"attention": True})],
+)
+def test_the_catalogue_says_which_networks_look_at_the_whole_image(name: str, changes: dict[str, Any]) -> None:
+    network = small(name, **changes)
+    assert (receptive_field(network, needs_of(network)) is None) == CARDS[name].sees_whole_image(network)
 
 
 def every_fourth_row(rainy: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import rainoerme_plugin
 from rainoerme_plugin.archs.adapt import Needs, derain
 from rainoerme_plugin.archs.brn import BRN
 from rainoerme_plugin.archs.catalogue import CATALOGUE, needs_of
+from rainoerme_plugin.archs.derain_unet import DerainUNet
 from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.prenet import PRN, PReNet, PReNet_r, PRN_r, VRGNetPReNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
@@ -50,9 +51,11 @@ PUBLISHED: dict[str, tuple[type[nn.Module], str | None, str, int]] = {
     "RainOerMe_Rain1400.pth": (RainOerMeNet, None, "", 44),
     "RainOerMe_DID_data.pth": (RainOerMeNet, None, "", 42),
 }
-OWN: list[tuple[type[nn.Module], dict[str, int]]] = [
+OWN: list[tuple[type[nn.Module], dict[str, Any]]] = [
     (RainOerMeNet, {"channels": 4, "detail_layers": 2}),
     (RainOerMeNet, {"channels": 3, "detail_layers": 3}),
+    (DerainUNet, {"width": 4, "encoder": (1, 2), "middle": 1, "decoder": (3, 1), "shrink": 2}),
+    (DerainUNet, {"width": 5, "encoder": (2,), "middle": 3, "decoder": (1,), "shrink": 1, "attention": True}),
     (PRN, {"channels": 4}),
     (PReNet, {"channels": 5}),
     (PRN_r, {"channels": 6}),

@@ -39,7 +39,7 @@ def assert_same(tiled: Tensor, expected: Tensor) -> None:
 # --- the whole image's result ---
 
 
-@pytest.mark.parametrize("name", ["RainOerMeNet", "PReNet", "BRN", "SwinIR", "EDSR"])
+@pytest.mark.parametrize("name", ["RainOerMeNet", "DerainUNet", "PReNet", "BRN", "SwinIR", "EDSR"])
 @pytest.mark.parametrize(("size", "tile", "batch"), [((97, 150), 40, 1), ((64, 201), 23, 3), ((163, 90), 64, 2)])
 def test_tiles_give_the_whole_images_result(name: str, size: tuple[int, int], tile: int, batch: int) -> None:
     network, rainy = small(name), image(*size)

@@ -108,7 +108,7 @@ def test_a_network_of_spandrel_is_known_by_its_card(tmp_path: Path) -> None:
     method = opened("file", file=str(tmp_path / "net.pth"))
     assert method.about == "NAFNet"
     assert method.card is not None
-    assert method.card.whole_image
+    assert method.whole_image
     assert method(RAINY, "d", "", RUN).shape == RAINY.shape
 
 

@@ -134,8 +134,9 @@ def test_nothing_of_this_machine_is_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
-def test_a_backbone_with_a_grid(tmp_path: Path, suffix: str) -> None:
-    network = DistillationNet(small("NAFNet")).eval()
+@pytest.mark.parametrize("name", ["NAFNet", "DerainUNet"])
+def test_a_backbone_with_a_grid(tmp_path: Path, name: str, suffix: str) -> None:
+    network = DistillationNet(small(name)).eval()
     report = export_network(network, Needs(), tmp_path / f"a.{suffix}")
     assert report.largest < 1e-5
     found = export._load(report.path)
