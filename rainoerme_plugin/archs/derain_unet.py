@@ -34,6 +34,12 @@ def _gate(x: Tensor) -> Tensor:
     return first * second
 
 
+def _scaled(conv: nn.Conv2d, factor: Tensor, x: Tensor) -> Tensor:
+    """``factor * conv(x)`` of a 1x1 convolution, where the factor meets its weights in place of the many pixels."""
+    assert conv.bias is not None
+    return functional.conv2d(x, conv.weight * factor.view(-1, 1, 1, 1), conv.bias * factor.flatten())
+
+
 class Block(nn.Module):
     """NAFNet's block: two gated branches, each added by a factor of its own for every channel, which starts at 0.
 
@@ -59,8 +65,8 @@ class Block(nn.Module):
         gated = _gate(self.depthwise(self.expand1(self.norm1(x))))
         if self.attention is not None:
             gated = gated * self.attention(gated.mean((2, 3), keepdim=True))
-        x = x + self.beta * self.project1(gated)
-        return x + self.gamma * self.project2(_gate(self.expand2(self.norm2(x))))
+        x = x + _scaled(self.project1, self.beta, gated)
+        return x + _scaled(self.project2, self.gamma, _gate(self.expand2(self.norm2(x))))
 
 
 def _blocks(count: int, channels: int, attention: bool) -> nn.Sequential:

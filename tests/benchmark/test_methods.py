@@ -112,6 +112,15 @@ def test_a_network_of_spandrel_is_known_by_its_card(tmp_path: Path) -> None:
     assert method(RAINY, "d", "", RUN).shape == RAINY.shape
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_whether_a_network_sees_the_whole_image_may_follow_from_its_arguments(tmp_path: Path, attention: bool) -> None:
+    torch.save(small("DerainUNet", attention=attention).state_dict(), tmp_path / "net.pth")
+    method = opened("file", file=str(tmp_path / "net.pth"))
+    assert method.about == "DerainUNet"
+    assert method.whole_image == attention
+    assert not opened("input").whole_image
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_another_precision_gives_nearly_the_same(tmp_path: Path, precision: Any) -> None:
     method = opened("file", file=str(write_network(tmp_path / "net.pth")))

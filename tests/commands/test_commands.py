@@ -48,6 +48,22 @@ def test_list_all_shows_basicsrs_own_too(capsys: pytest.CaptureFixture[str]) -> 
     assert {"EDSR", "SRModel", "calculate_psnr"} <= {line.split()[1] for line in capsys.readouterr().out.splitlines()}
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("RainOerMeNet", "any size"),
+        ("RESCAN", "any size; sees the whole image at once"),
+        ("NAFNet", "sizes padded to multiples of its padder_size; sees the whole image at once"),
+        ("DerainUNet", "sizes padded to multiples of its stride; sees the whole image at once with attention"),
+    ],
+)
+def test_list_archs_says_what_a_network_needs(name: str, needs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "archs"]) == 0
+    about = f"\n{capsys.readouterr().out}".partition(f"\n{name}\n")[2].partition("\n\n")[0]
+    (line,) = (line for line in about.splitlines() if line.lstrip().startswith("input"))
+    assert line.partition("], ")[2] == needs
+
+
 @pytest.mark.parametrize("kind", [[], ["archs"], ["--all"], ["mmengine"]], ids=str)
 def test_list_is_plain_text_that_fits_a_terminal(
     kind: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,7 @@ from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
 
 BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
+UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "width": 4, "encoder": [1, 1], "decoder": [1, 1]}}
 PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}, "detail_layers": 2}
 
 
@@ -61,6 +62,7 @@ def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
         {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0.1, "freeze_iter": 4}},
         {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0}},
         {"network_g": BACKBONE, "train__backbone": {"lr_factor": 0.1}, "train__warmup_iter": 6},
+        {"network_g": UNET, "train__backbone": {"lr_factor": 0.5}},
         {"network_g": NORMED, "train__backbone": {"lr_factor": 0.5, "freeze_iter": 4}},
         {"network_g": PARTS, "train__ema_decay": 0},
         {

@@ -34,6 +34,7 @@ SWINIR = {"type": "SwinIR", "upscale": 1, "window_size": 4, "img_size": 24, "emb
 RCAN = {"type": "RCAN", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_group": 1, "num_block": 1,
         "squeeze_factor": 4, "upscale": 1, "img_range": 1.0}  # fmt: skip
 NAFNET = {"type": "NAFNet", "width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
+UNET = {"type": "DerainUNet", "width": 4, "encoder": [1, 2], "middle": 1, "decoder": [1, 1]}
 KEYS = ["params", "params_detail", "params_ema", "params_ema_detail"]
 
 
@@ -201,6 +202,7 @@ def test_the_detail_block_has_so_many_convolutions(layers: dict[str, int], convo
         (PRENET, {"multiple": 16, "output": 0}, Needs(16, output=0, channels_last=True)),
         (NAFNET, {}, Needs(4, zeros=True)),
         (NAFNET, {"multiple": 32}, Needs(32, zeros=True)),
+        (UNET, {}, Needs(8, channels_last=True)),
         (SWINIR, {}, Needs(4, 1, False, None)),
         (RCAN, {}, Needs(channels_last=True)),
         ({"type": "Stages"}, {}, Needs(2, 24, True, 2)),
@@ -276,7 +278,7 @@ def test_a_file_of_no_known_network_is_refused_by_its_name(data: Path) -> None:
 # --- training ---
 
 
-@pytest.mark.parametrize("backbone", [PRENET, SWINIR, RCAN, NAFNET], ids=lambda backbone: backbone["type"])
+@pytest.mark.parametrize("backbone", [PRENET, SWINIR, RCAN, NAFNET, UNET], ids=lambda backbone: backbone["type"])
 def test_any_backbone_trains_and_its_checkpoint_is_the_bare_network(data: Path, backbone: dict[str, Any]) -> None:
     file, before = start(data, backbone)
     kept = {name: value.clone() for name, value in before.state_dict().items()}
