@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from rainoerme_plugin.archs.adapt import Needs, derain, place
 from rainoerme_plugin.archs.catalogue import needs_of
-from rainoerme_plugin.archs.derain_unet import DerainUNet
+from rainoerme_plugin.archs.derain_unet import Block, DerainUNet
 from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.receptive_field import receptive_field
 from rainoerme_plugin.archs.tiles import derain_tiled
@@ -96,6 +96,19 @@ def test_it_computes_what_spandrels_nafnet_does(
         derained = network(rainy.contiguous(memory_format=layout))
     assert float((derained - rainy).std()) > 0.1
     torch.testing.assert_close(derained, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_features_lie_channels_last_throughout_whatever_the_image_does(attention: bool, shrink: int) -> None:
+    network, seen = DerainUNet(4, shrink=shrink, attention=attention), []
+    for part in network.modules():
+        if isinstance(part, Block | nn.Conv2d):
+            part.register_forward_hook(lambda _, given, made: seen.extend([given[0], made]))
+    network(image(32, 24, count=2)).mean().backward()
+    features = [x for x in seen if x.shape[2:] != (1, 1)]  # but for attention's means
+    assert len(features) > 60
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in features)
 
 
 def test_parameters_by_hand() -> None:
