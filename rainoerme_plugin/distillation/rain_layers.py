@@ -125,10 +125,11 @@ class RainVariation:
         Returns:
             (B, C, H, W): a layer for each image.
         """
-        if self.grey:
-            rain = rain.mean(dim=1, keepdim=True).expand_as(rain)
-        varied = self._one(rain, draw[:, :_LAYER_NUMBERS])
-        return varied + self._one(rain, draw[:, _LAYER_NUMBERS:]) if self.two else varied
+        layers = rain.mean(dim=1, keepdim=True) if self.grey else rain
+        varied = self._one(layers, draw[:, :_LAYER_NUMBERS])
+        if self.two:
+            varied = varied + self._one(layers, draw[:, _LAYER_NUMBERS:])
+        return varied.expand_as(rain)
 
     def _one(self, rain: Tensor, draw: Tensor) -> Tensor:
         if self.move or self.two:

@@ -11,13 +11,21 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from ..data.labels import SoftLabels, kept_labels, ready_labels
-from ..data.paired import PairedRain, SingleRain
+from ..data.paired import MadePairs, PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
 from ..data.rain import FEWEST, LEAST_SHARE, PHOTOGRAPHS, LargeEnough, find_plain_rain
 from ..data.sources import FolderSource, ImageSource, Track, open_source, untracked
 from ..data.unpaired import UnpairedRain
-from ..errors import DataError, OptionError
-from ..options import PairedRainOptions, RainBankOptions, Section, SingleRainOptions, UnpairedRainOptions, read_section
+from ..errors import DataError, OptionError, counted
+from ..options import (
+    MadePairsOptions,
+    PairedRainOptions,
+    RainBankOptions,
+    Section,
+    SingleRainOptions,
+    UnpairedRainOptions,
+    read_section,
+)
 from ..processes import rank_and_world
 from ..progress import track
 
@@ -49,6 +57,26 @@ def _given(kind: type, opt: Mapping[str, Any] | None, keys: Mapping[str, Any]) -
     return {"name": kind.__name__, "type": kind.__name__, **keys} if opt is None else {**opt, **keys}
 
 
+def _bank(
+    options: RainBankOptions, rainy: ImageSource, opt: Mapping[str, Any], show: Track[Any]
+) -> tuple[ImageSource | None, str]:
+    """A bank of rain, None where the photographs have too few plain places; and what is to be told of it."""
+    key = f"{_section(opt)}.rain"
+    places = options.build(key)
+    with _named(opt, "rain"):
+        if places is None:
+            bank = open_source(str(options.path))
+            return bank, f"{key}: {counted(len(bank), 'image')} of rain"
+        most = options.photographs or PHOTOGRAPHS
+        found = find_plain_rain(rainy, places, most, options.cache, show, *rank_and_world())
+    if found.is_enough:
+        return found.bank(), f"{key}: {found}"
+    return None, (
+        f"{key}: {found}, too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs; "
+        "'basicsr prepare rain' shows what there is)"
+    )
+
+
 class UnpairedRainDataset(UnpairedRain):
     """Unpaired training data: rainy crops, their soft labels, clean crops of other scenes."""
 
@@ -77,29 +105,15 @@ class UnpairedRainDataset(UnpairedRain):
                 labels = SoftLabels(rainy, coarse_filter)
         self.notes: list[str] = []
         """What is to be told of a bank of rain."""
-        with _named(opt, "rain"):
-            bank = None if options.rain is None else self._bank(options.rain, rainy, f"{_section(opt)}.rain", show)
-        rain = None if bank is None else LargeEnough(bank, options.crop_size)
+        rain = None
+        if options.rain is not None:
+            bank, told = _bank(options.rain, rainy, opt, show)
+            self.notes.append(told if bank else f"{told}: training goes on with the rain that the network itself finds")
+            rain = bank and LargeEnough(bank, options.crop_size)
         super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, show, rain)
         self.on_device = options.source == "device"
         if options.source != "files":
             self.load(show)
-
-    def _bank(self, options: RainBankOptions, rainy: ImageSource, key: str, show: Track[Any]) -> ImageSource | None:
-        """The bank of rain; None where the photographs have too few plain places."""
-        places = options.build(key)
-        if places is None:
-            return open_source(str(options.path))
-        most = options.photographs or PHOTOGRAPHS
-        found = find_plain_rain(rainy, places, most, options.cache, show, *rank_and_world())
-        if found.is_enough:
-            self.notes.append(f"{key}: {found}")
-            return found.bank()
-        self.notes.append(
-            f"{key}: {found}, too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs): "
-            "training goes on with the rain that the network itself finds. 'basicsr prepare rain' shows what there is"
-        )
-        return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UnpairedRainDataset:
         return self  # mmengine copies what its configs hold; all images may be in this, and none is ever changed
@@ -150,3 +164,25 @@ class SingleRainDataset(SingleRain):
             super().__init__(chosen)
         self.available = len(source)
         """How many images there are, with those beyond ``limit``."""
+
+
+class MadePairsDataset(MadePairs):
+    """Clean crops with the rain of plain places: pairs to choose checkpoints by, where no photograph has any."""
+
+    Options: ClassVar[type[Section]] = MadePairsOptions
+    metainfo: ClassVar[dict[str, Any]] = {}  # mmengine asks for it
+
+    def __init__(self, opt: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        self.opt = opt = _given(type(self), opt, keys)
+        options = read_section(MadePairsOptions, _options(opt), _section(opt))
+        with _named(opt, "dataroot_rainy"):
+            rainy = open_source(options.dataroot_rainy)
+        with _named(opt, "dataroot_clean"):
+            clean = open_source(options.dataroot_clean)
+        bank, told = _bank(options.rain, rainy, opt, track if rank_and_world()[0] == 0 else untracked)
+        if bank is None:
+            raise DataError(f"{told}; no pairs can be made of it")
+        with _named(opt, "dataroot_clean"):
+            super().__init__(
+                clean, LargeEnough(bank, options.crop_size), options.pairs, options.crop_size, options.seed
+            )
