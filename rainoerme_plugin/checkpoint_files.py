@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from .errors import WeightsError
 from .files import user_path
 from .pickles import PROTOCOL_2, UnknownStepError, UnsafePickle, as_protocol_2, check_pickle
+
+Iteration: TypeAlias = int | Literal["latest", "best"]
+"""Of a training run's checkpoints: its number, the last one, or the one that ``val.best`` has found."""
 
 _LEGACY_PICKLES = 5
 """That torch.load reads of a file without an archive: what it is, version, system, contents, storages."""

@@ -20,6 +20,7 @@ def of_no_use(
     distillation: DistillationOptions | None = None,
     backbone: BackboneOptions | None = None,
     guard: GuardOptions | None = None,
+    patience: int | None = None,
 ) -> list[str]:
     """What of these options a run of so many iterations makes nothing of, a line each.
 
@@ -28,6 +29,7 @@ def of_no_use(
     Args:
         total: ``train.total_iter``.
         warmup_iter, distillation, backbone, guard: Of ``train``.
+        patience: ``val.best.patience``.
         every: ``val.val_freq``, ``logger.save_checkpoint_freq`` and ``logger.print_freq``, as far as they are known.
     """
     found = []
@@ -36,6 +38,10 @@ def of_no_use(
     for key, number in (every or {}).items():
         if number is not None and number > total:
             found.append(f"{key}: {int(number)} is more than the run has: {_AT_THE_END[key]}")
+    val_freq = (every or {}).get("val.val_freq")
+    if patience is not None and val_freq is not None and val_freq <= total <= (patience + 1) * val_freq:
+        needed = f"{patience + 1} times {int(val_freq)} iterations"
+        found.append(f"val.best.patience: never ends the run early: that takes {needed} at least")
     warmup = 0
     if distillation is not None:
         warmup = distillation.build().warmup

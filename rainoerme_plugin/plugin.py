@@ -89,6 +89,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mm_hook", "ScheduleHook", f"{__package__}.mm.hooks:ScheduleHook"),
     Entry("mm_hook", "CollapseGuardHook", f"{__package__}.mm.hooks:CollapseGuardHook"),
     Entry("mm_hook", "PanelHook", f"{__package__}.mm.hooks:PanelHook"),
+    Entry("mm_hook", "BestCheckpointHook", f"{__package__}.mm.best:BestCheckpointHook"),
     Entry("mm_hook", "SafeCheckpointHook", f"{__package__}.mm.checkpoints:SafeCheckpointHook"),
     Entry("mm_optimiser", "OptionOptimWrapper", f"{__package__}.mm.optimisers:OptionOptimWrapper"),
     Entry("mm_schedule", "OptionSchedule", f"{__package__}.mm.optimisers:OptionSchedule"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from .data.images import Rounding
+from .errors import OptionError, brief, nearest
 from .options import Count, FileName, Number, Positive, RunName, Section, Seed, Truth, Whole
 
 
@@ -17,6 +19,15 @@ class PathOptions(Section):
     root: str | None = None
     resume_state: str | None = None
     ignore_resume_networks: list[str] | str | None = None
+
+
+class BestOptions(Section):
+    """``val.best``: which validation is the best, and when a run ends for want of a better one."""
+
+    metric: str | None = None
+    dataset: FileName | None = None
+    patience: Positive | None = None
+    min_delta: Annotated[Number, Field(ge=0)] = 0.0
 
 
 class ValOptions(Section):
@@ -30,6 +41,46 @@ class ValOptions(Section):
     rounding: Rounding = "round"
     tile: Count | Literal["auto"] = "auto"
     metrics: dict[str, dict[str, Any]] | None = None
+    best: BestOptions | None = None
+
+
+def check_best(val: ValOptions, datasets: Mapping[str, Mapping[str, Any]]) -> None:
+    """See whether a run can find the network that ``val.best`` asks for, as far as the option file tells.
+
+    Args:
+        val: ``val``.
+        datasets: ``datasets``.
+
+    Raises:
+        OptionError: It cannot; the message names the key.
+    """
+    best, metrics = val.best or BestOptions(), val.metrics or {}
+    if best.metric is None:
+        if best.patience is not None or best.dataset is not None:
+            raise OptionError("val.best.metric: is missing; it names the figure by which the best network is found")
+        return
+    if best.metric not in metrics:
+        there = f"; there are {', '.join(metrics)}" if metrics else ", which names none"
+        raise OptionError(
+            f"val.best.metric: no {brief(best.metric)} under val.metrics{nearest(best.metric, metrics)}{there}"
+        )
+    if val.val_freq is None:
+        raise OptionError(
+            "val.val_freq: is missing; val.best is looked for in the validations every so many iterations"
+        )
+    names = [str(opt.get("name", key)) for key, opt in datasets.items() if key.split("_")[0] == "val"]
+    if not names:
+        raise OptionError("val.best: there is no data set to validate on; datasets.val names one")
+    if best.dataset is not None and best.dataset not in names:
+        raise OptionError(
+            f"val.best.dataset: no validation set is called {brief(best.dataset)}{nearest(best.dataset, names)}; "
+            f"there are {', '.join(names)}"
+        )
+    key, options = f"val.metrics.{best.metric}.better", metrics[best.metric]
+    if options.get("better", "higher") not in ("higher", "lower"):
+        raise OptionError(f"{key}: expected higher or lower, got {brief(options['better'])}")
+    if options.get("type") == "calculate_niqe" and "better" not in options:  # of BasicSR's the only one
+        raise OptionError(f"{key}: is missing; of NIQE write better: lower, or val.best takes the worst network")
 
 
 class PassedOn(Section):

@@ -36,6 +36,7 @@ from .run_options import (
     TopOptions,
     ValOptions,
     WandbOptions,
+    check_best,
 )
 from .signatures import check_call, keys_read_by
 from .trials import (
@@ -90,7 +91,9 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     if options.get("dist_params"):
         _tell_unread(options["dist_params"], DistOptions.model_fields, "dist_params", read_by_model, warnings)
     if "val" in options:
-        _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
+        val = _check_val(options["val"] or {}, tables["metric"], read_by_model, warnings)
+        if training:
+            check_best(val, options["datasets"])
     if training:
         train = _check_training(options, model, tables, read_by_model, warnings)
         warnings += _too_short(train, options.get("val"), logger)
@@ -165,7 +168,7 @@ def _check_path(path: Mapping[str, Any], read_by_model: set[str] | None, warning
             raise OptionError(f"path.{key}: should be {what}, got {brief(path[key])}")
 
 
-def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | None, warnings: list[str]) -> None:
+def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | None, warnings: list[str]) -> ValOptions:
     section = _read_with(ValOptions, val, "val", read_by_model, warnings)
     for name, options in (section.metrics or {}).items():
         key = f"val.metrics.{name}"
@@ -176,6 +179,7 @@ def _check_val(val: Mapping[str, Any], metrics: Any, read_by_model: set[str] | N
             _tell_unread(arguments, {*inspect.signature(metric).parameters} - {"kwargs"}, key, set(), warnings)
         with _deciding(metric, warnings):
             try_metric(metric, arguments, key)
+    return section
 
 
 def _check_training(
@@ -220,13 +224,13 @@ def _too_short(train: Section, val: Mapping[str, Any] | None, logger: LoggerOpti
     """What the run is too short for."""
     every = {"val.val_freq": (val or {}).get("val_freq")}
     every |= {f"logger.{name}": getattr(logger, name) for name in ("save_checkpoint_freq", "print_freq")}
+    patience = ((val or {}).get("best") or {}).get("patience")
     if isinstance(train, StockTrainOptions):
-        return of_no_use(train.total_iter, train.warmup_iter, every)
+        return of_no_use(train.total_iter, train.warmup_iter, every, patience=patience)
     if not isinstance(train, DistillationTrainOptions):
         return []
-    return of_no_use(
-        train.total_iter, train.warmup_iter, every, train.distillation, train.backbone, train.collapse_guard
-    )
+    parts = train.distillation, train.backbone, train.collapse_guard
+    return of_no_use(train.total_iter, train.warmup_iter, every, *parts, patience)
 
 
 def _check_loss(losses: Any, options: Any, key: str, model_is_known: bool, warnings: list[str]) -> None:

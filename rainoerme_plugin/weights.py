@@ -348,18 +348,27 @@ def save_checkpoint(value: Any, path: Path) -> str:
     return _save(buffer.getvalue(), path)
 
 
-def save_safetensors(network: nn.Module, path: Path) -> None:
-    """Save what derains of a network (its main part, `checkpoint_parts`) as safetensors, for whoever reads those.
+def save_networks(saved: Mapping[str, Mapping[str, Tensor]], path: Path, main: str | None = None) -> str:
+    """Save networks as a checkpoint, and what derains of one as safetensors beside it, for whoever reads those.
+
+    Args:
+        saved: What `checkpoint_of` gives of each, together.
+        path: The checkpoint, a ``.pth``.
+        main: The key of what derains; None: ``params_ema``, the running mean, if there is one, else ``params``.
+
+    Returns:
+        The SHA-256 of the checkpoint.
 
     Raises:
-        RainOerMeError: The file cannot be written.
+        RainOerMeError: A file cannot be written.
     """
     import safetensors.torch
 
-    state = checkpoint_parts(network)[""].state_dict()
+    state = saved[main or ("params_ema" if "params_ema" in saved else "params")]
     # Copies, for the format has no tensors that share memory.
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    _save(safetensors.torch.save(tensors, {"format": "pt"}), path)
+    tensors = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    _save(safetensors.torch.save(tensors, {"format": "pt"}), path.with_suffix(".safetensors"))
+    return save_checkpoint(saved, path)
 
 
 def _save(data: bytes, path: Path) -> str:

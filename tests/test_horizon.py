@@ -77,6 +77,10 @@ CASES: dict[str, tuple[list[str], str]] = {
     "validation": (["val.val_freq=401"], "val.val_freq: 401 is more than the run has"),
     "checkpoints": (["logger.save_checkpoint_freq=401"], "logger.save_checkpoint_freq: 401 is more than the run has"),
     "log": (["logger.print_freq=401"], "logger.print_freq: 401 is more than the run has: no losses are logged"),
+    "patience": (
+        ["val.val_freq=100", "val.best.metric=psnr", "val.best.patience=3"],
+        "val.best.patience: never ends the run early: that takes 4 times 100 iterations at least",
+    ),
     "schedule": ([MULTI_STEP], "train.scheduler: milestones [500] come after the end: the rate never falls"),
     "start": (["train.scheduler.start=399"], "train.scheduler: the rate never falls"),
     "end": (["train.scheduler.end=300"], "train.scheduler: the rate is 0 for the last 100 iterations"),

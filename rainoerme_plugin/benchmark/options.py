@@ -71,7 +71,7 @@ class RunMethod(WithNetwork):
     """What a training run has made: its folder below experiments/."""
 
     folder: Place
-    iteration: Count | Literal["latest"] = "latest"
+    iteration: Count | Literal["latest", "best"] = "latest"
 
 
 class ImagesMethod(MethodOptions):

@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     from ..config import Request
 
 
+def add_weights(parser: argparse._ActionsContainer, weights_help: str, of: str = "") -> None:
+    """``--weights`` and what says which of a file's or folder's are meant: ``--key``, ``--iteration``."""
+    parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+    key_help = f"{of}where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
+    parser.add_argument("--key", metavar="NAME", help=key_help)
+    iteration_help = f"{of}of a training run: latest (the default), best (of val.best), or a checkpoint's number"
+    parser.add_argument("--iteration", type=_iteration, default="latest", metavar="N", help=iteration_help)
+
+
+def _iteration(text: str) -> int | str:
+    if text in ("latest", "best"):
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected latest, best or a number, got {text!r}")
+    return int(text)
+
+
 def add_device(parser: argparse._ActionsContainer, of: str = "") -> None:
     """``--device``, by the names that `devices.pick_device` knows."""
     device_help = f"{of}auto (the default: CUDA, else MPS, else the CPU), cpu, cuda, cuda:1 ... or mps"

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_device
+from .arguments import add_device, add_weights
 
 if TYPE_CHECKING:
     from ..inference.jobs import Wanted
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a training run's folder, a checkpoint of this package or of a network that it or spandrel knows, or an ONNX "
         "file (default: the network that comes with the package)"
     )
-    parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
-    key_help = "where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
-    parser.add_argument("--key", metavar="NAME", help=key_help)
+    add_weights(parser, weights_help)
     parser.add_argument("--overwrite", action="store_true", help="make results anew that are there already")
 
     more = parser.add_argument_group("more results")
@@ -70,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     derainer = load_derainer(
         arguments.weights,
         key=arguments.key,
+        iteration=arguments.iteration,
         device=arguments.device,
         tile=arguments.tile,
         batch=arguments.batch,

@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import add_weights
+
 if TYPE_CHECKING:
     from ..inference.export import ExportReport
 
@@ -20,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a training run's folder, or a checkpoint of this package or of a network that it or spandrel knows (default: "
         "the network that comes with the package)"
     )
-    parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
-    key_help = "where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
-    parser.add_argument("--key", metavar="NAME", help=key_help)
+    add_weights(parser, weights_help)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="derainer.onnx, derainer.pt2")
     check_help = "also compare the results on these pictures with PyTorch's (default: on one that is made up)"
     parser.add_argument("--check", nargs="+", type=Path, default=[], metavar="IMAGE", help=check_help)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if path.exists() and not arguments.overwrite:
         raise OptionError(f"{path} is there already; --overwrite replaces it")
     images = [decode_image(user_path(image)) for image in arguments.check]
-    opened = open_network(arguments.weights, arguments.key)
+    opened = open_network(arguments.weights, arguments.key, arguments.iteration)
     print(opened.about)
     _show(export_network(opened.network, opened.needs, path, images=images))
     return 0

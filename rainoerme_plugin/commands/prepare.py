@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, OptionError, counted
-from .arguments import add_device
+from .arguments import add_device, add_weights
 
 if TYPE_CHECKING:
     from ..data.images import RGB
@@ -48,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache_help = "folder to keep them in under names of their own: for label_cache"
     labels.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
     weights_help = "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label"
-    labels.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
-    key_help = "with --weights: where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
-    labels.add_argument("--key", metavar="NAME", help=key_help)
+    add_weights(labels, weights_help, "with --weights: ")
     labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
     add_device(labels, "with --weights: ")
     labels.set_defaults(part_run=_labels)
@@ -191,7 +189,9 @@ def _network(arguments: argparse.Namespace) -> CoarseFilter:
 
     if arguments.settings:
         raise OptionError(f"--weights makes the labels, so no filter can: leave out {arguments.settings[0]}")
-    derainer = load_derainer(arguments.weights, key=arguments.key, device=arguments.device)
+    derainer = load_derainer(
+        arguments.weights, key=arguments.key, iteration=arguments.iteration, device=arguments.device
+    )
     opened = derainer.opened
     return NetworkLabels(derainer, f"{opened.identity[:16]}-{opened.code[:8]}", arguments.flips)
 

@@ -15,9 +15,10 @@ import torch
 from ..archs.adapt import is_out_of_memory
 from ..config import Request
 from ..devices import keep_memory
-from ..errors import CollapseError, RainOerMeError, WeightsError, counted, described, one_line
+from ..errors import CollapseError, OptionError, RainOerMeError, WeightsError, counted, described, one_line
 from ..processes import claimed, first_decides, gather, leave_processes, losses_told
 from ..progress import bar
+from ..training.best import BestCheckpoint, best_rule
 from ..training.checkpoints import Checkpoint, changes, networks_of, prune
 from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.environment import changed_environment, environment
@@ -140,6 +141,10 @@ class _Run:
             watch_steps(self.model, self.model.skips, lambda: (self.iteration + 1, self.data))
         self.iteration = self.samples = 0
         self.total = int(opt["train"]["total_iter"])
+        rule = best_rule(opt.get("val"), {each.name: each.metrics for each in loaders.val})
+        self.best = None if rule is None else BestCheckpoint(rule, Path(opt["path"]["models"]), self.logger.info)
+        if self.best is not None and not hasattr(self.model, "net_g"):
+            raise OptionError(f"val.best: {type(self.model).__name__} has no network net_g that could be saved")
         if checkpoint is not None:
             self._go_on_from(checkpoint)
         self.saved_at = self.validated_at = self.iteration
@@ -170,6 +175,8 @@ class _Run:
             if hasattr(self.model, "set_more_state") and "model" in state:
                 own = [state["model"], *state.get("model_elsewhere", [])]
                 self.model.set_more_state(own[self.opt["rank"] if len(own) == self.opt["world_size"] else 0])
+            if self.best is not None:
+                self.best.load_state_dict(state.get("best_network") or {})
             if len(states) == self.opt["world_size"]:
                 set_random_states(states[self.opt["rank"]], self.device)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -193,6 +200,7 @@ class _Run:
             "model_elsewhere": self._model_states[1:],
             "went_back": self.went_back,
             "warmup": distillation.get("warmup") if self.went_back else None,
+            "best_network": {} if self.best is None else self.best.state_dict(),
         }
 
     def go(self) -> None:
@@ -204,6 +212,8 @@ class _Run:
         """
         from basicsr.utils import MessageLogger
 
+        if self.best is not None:
+            self.best.settle()
         self.tb_logger = Board(self.opt, self.logger)
         self.messages = MessageLogger(self.opt, self.iteration + 1, self.tb_logger)
         with Signals(patience=2.0 if self.opt["dist"] else 0.5) as signals, warnings.catch_warnings():
@@ -246,11 +256,15 @@ class _Run:
         self.model.save(epoch=-1, current_iter=-1)
         if self.validated_at != self.iteration:
             self._validate(signals)
+        for line in self.best.told_at_end(early=self.iteration < self.total) if self.best is not None else ():
+            self.logger.info(line)
 
     def _iterate(self, signals: Signals, shown: Any, every: Mapping[str, int], val_freq: int) -> None:
         agreement = Agreement()
-        if self.iteration and val_freq and self.iteration % val_freq == 0:
+        if self.iteration and val_freq and (self.iteration % val_freq == 0 or self.iteration == self.total):
             self._validate(signals)  # it may have been stopped before it had done that
+        if self._is_over:
+            return
         waited = time.monotonic()
         data_time = iter_time = 0.0
         steps = 0
@@ -271,8 +285,15 @@ class _Run:
                 self._save()
             if val_freq and self.iteration % val_freq == 0:
                 self._validate(signals)
+                if self._is_over:
+                    break
             waited = time.monotonic()
         agreement.close()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether validations have become no better for as long as the run is to wait for that."""
+        return self.best is not None and self.best.ends_run
 
     def _step(self, data: Mapping[str, Any]) -> None:
         self.between = False
@@ -309,10 +330,16 @@ class _Run:
         if val is None:
             return
         # Alone, there is no need to wait for its end: the next run does it again. Several are waiting for each other.
+        figures = {}
         with undisturbed(self.device), nullcontext() if self.opt["dist"] else signals.interruptible():
             for test_set in self.loaders.val:
-                test_set.validate(self.model, self.iteration, self.tb_logger, bool(val["save_img"]))
+                found = test_set.validate(self.model, self.iteration, self.tb_logger, bool(val["save_img"]))
+                figures[test_set.name] = found
         self.validated_at = self.iteration
+        if self.best is not None:
+            networks = {"params": self.model.net_g, "params_ema": getattr(self.model, "net_g_ema", None)}
+            bare = {key: self.model.get_bare_model(net) for key, net in networks.items() if net is not None}
+            self.best.judge(self.iteration, figures[self.best.rule.dataset], bare)
 
     def _save(self) -> None:
         self._saving = True

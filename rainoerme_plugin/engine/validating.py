@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -27,8 +28,11 @@ class TestSet:
     def name(self) -> str:
         return str(self.loader.dataset.opt["name"])  # type: ignore[attr-defined]
 
-    def validate(self, model: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> None:
+    def validate(self, model: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float]:
         """Let a model of BasicSR's kind validate itself.
+
+        Returns:
+            The figures, by metric; of models that validate in the first process alone, only there.
 
         Raises:
             RainOerMeError: It cannot, whatever the reason, but for want of memory or of other processes.
@@ -38,11 +42,12 @@ class TestSet:
             asked["metrics"] = dict(self.metrics) or None
         vars(model).pop("metric_results", None)  # of the data set before
         self._add_to_best(getattr(model, "best_metric_results", {}).get(self.name))
-        with telling(f"validation on {self.name}", logging.getLogger("basicsr")):
+        with telling(f"validation on {self.name}", logging.getLogger("basicsr")), _figures_of(model) as figures:
             model.validation(self.loader, current_iter, tb_logger, save_img)
         # BasicSR's metrics give NumPy's numbers, and a training state that holds one cannot be loaded safely.
         for best in getattr(model, "best_metric_results", {}).get(self.name, {}).values():
             best.update(val=float(best["val"]))
+        return figures
 
     def _add_to_best(self, best: dict[str, dict[str, Any]] | None) -> None:
         """Let metrics that a resumed run did not have be among the best values so far, where BasicSR looks for them."""
@@ -50,6 +55,24 @@ class TestSet:
             better = options.get("better", "higher")
             worst = -inf if better == "higher" else inf
             best.setdefault(name, {"better": better, "val": worst, "iter": -1})  # type: ignore[union-attr]
+
+
+@contextmanager
+def _figures_of(model: Any) -> Iterator[dict[str, float]]:
+    """Collect what a model reports: all of BasicSR's do so to this method, but keep their figures in several ways."""
+    figures: dict[str, float] = {}
+    report = getattr(model, "_update_best_metric_result", None)
+
+    def noted(dataset: str, metric: str, value: Any, current_iter: Any) -> None:
+        figures[metric] = float(value)
+        if report is not None:
+            report(dataset, metric, value, current_iter)
+
+    model._update_best_metric_result = noted
+    try:
+        yield figures
+    finally:
+        del model._update_best_metric_result
 
 
 def open_test_set(loader: DataLoader[Any], val: Mapping[str, Any] | None) -> TestSet:

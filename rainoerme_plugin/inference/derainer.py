@@ -21,6 +21,7 @@ from ..archs.adapt import place
 from ..archs.onnx_net import OnnxNet
 from ..archs.runner import Precision, Runner
 from ..archs.tiles import NotFiniteError
+from ..checkpoint_files import Iteration
 from ..data.channels import mean_grey
 from ..data.images import Pixels, to_pixels, to_tensor
 from ..data.threads import Share, untold
@@ -165,6 +166,7 @@ def load_derainer(
     weights: str | Path | None = None,
     *,
     key: str | None = None,
+    iteration: Iteration = "latest",
     device: str = "auto",
     tile: int | None = None,
     batch: int | None = None,
@@ -176,6 +178,7 @@ def load_derainer(
         weights: The folder of a training run, a checkpoint of this package or of any network that it or spandrel
             recognises, or an ONNX file. None is the network that comes with the package.
         key: Where in a checkpoint the weights are, where that is not one of the usual places.
+        iteration: Which checkpoint of a training run: its number, ``latest``, or ``best``, as ``val.best`` found it.
         device: ``auto`` (CUDA, else MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` ...
         tile, batch: As of `Derainer`.
         half: Compute in half precision: float16, and on a CPU bfloat16.
@@ -183,7 +186,7 @@ def load_derainer(
     Raises:
         RainOerMeError: The weights cannot be used, or this machine has no such device.
     """
-    opened = open_network(weights, key)
+    opened = open_network(weights, key, iteration)
     where = pick_device(device)
     if isinstance(opened.network, OnnxNet):
         if half:

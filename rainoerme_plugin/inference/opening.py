@@ -11,7 +11,7 @@ from torch import nn
 from ..archs.adapt import Needs, checkpoint_parts, name_of
 from ..archs.catalogue import Card, card_of, needs_of
 from ..archs.runner import Runner
-from ..checkpoint_files import EXPORTED, is_onnx
+from ..checkpoint_files import EXPORTED, Iteration, is_onnx
 from ..errors import OptionError, WeightsError
 from ..files import sha256_of, user_path
 from ..provenance import code_of, modules_of
@@ -56,13 +56,14 @@ class Opened:
         return f"{self.name}, " + ("the default network" if self.file == DEFAULT else str(self.file))
 
 
-def open_network(weights: str | Path | None = None, key: str | None = None) -> Opened:
+def open_network(weights: str | Path | None = None, key: str | None = None, iteration: Iteration = "latest") -> Opened:
     """The network of a file or folder.
 
     Args:
-        weights: The folder of a training run (its last checkpoint counts), a checkpoint of this package or of any
+        weights: The folder of a training run, a checkpoint of this package or of any
             network that it or spandrel recognises, or an ONNX file. None is the network that comes with the package.
         key: Where in a checkpoint the weights are, as of `weights.find_state_dict`; None looks in the usual places.
+        iteration: Which checkpoint of a training run: its number, ``latest``, or ``best``, as ``val.best`` found it.
 
     Raises:
         RainOerMeError: There is none, or it cannot be used; the message names it.
@@ -74,10 +75,12 @@ def open_network(weights: str | Path | None = None, key: str | None = None) -> O
         raise OptionError(
             f"{path}: a {'training run' if is_run else 'network in ONNX'} has no keys; leave out key (--key)"
         )
+    if iteration != "latest" and not is_run:
+        raise OptionError(f"iteration (--iteration) {iteration}: is of a training run's folder, which {path} is not")
     if is_run:
         from ..models.opening import open_run
 
-        run = open_run(path)
+        run = open_run(path, iteration)
         network, path = run.network, run.file
     elif is_onnx(path):
         from ..archs.onnx_net import OnnxNet

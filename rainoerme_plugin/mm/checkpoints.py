@@ -150,6 +150,7 @@ def as_mmengine(checkpoint: Checkpoint, model: DistillationModel) -> dict[str, A
         "collapse_guard": own.pop("guard", None),
         "random": state.get("random") or [],
         "environment": state.get("environment") or {},
+        "best_network": state.get("best_network") or {},
     }
     if "params_ema" in saved:
         averaged = {EMA + name: value for name, value in found["state_dict"].items()}

@@ -35,6 +35,15 @@ def model_of(runner: Any) -> DistillationModel:
     return model
 
 
+def networks_of(runner: Any) -> dict[str, nn.Module]:
+    """The network and, if there is one, its running mean, by the keys of checkpoints; outside of a validation."""
+    networks: dict[str, nn.Module] = {"params": model_of(runner).network}
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            networks["params_ema"] = hook.ema_model.module.network
+    return networks
+
+
 class ScheduleHook(Hook):
     """Tells the model the number of each iteration, and what its losses weigh in it (`distillation.schedule`).
 
@@ -64,11 +73,9 @@ class ScheduleHook(Hook):
 
     @staticmethod
     def _mean(runner: Any) -> nn.Module:
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                network: nn.Module = hook.ema_model.module.network
-                return network
-        raise OptionError("model.distillation.teacher: the teacher is the running mean: add an EMAHook")
+        if (mean := networks_of(runner).get("params_ema")) is None:
+            raise OptionError("model.distillation.teacher: the teacher is the running mean: add an EMAHook")
+        return mean
 
 
 def _too_short(runner: Any) -> list[str]:

@@ -69,8 +69,9 @@ class EndlessTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         batches = self._batches()
         agreement = Agreement()
-        failure: Exception | None = None
         with Signals(patience=2.0) as signals:
+            # It may have been stopped before it had done that.
+            failure = self._validate() if self._iter and self._is_due() else None
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()
                 batch = next(batches)
@@ -80,11 +81,7 @@ class EndlessTrainLoop(IterBasedTrainLoop):
                 if self.stopping:
                     raise failure or KeyboardInterrupt
                 self._decide_current_val_interval()
-                if (
-                    self.runner.val_loop is not None
-                    and self._iter >= self.val_begin
-                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-                ):
+                if self._is_due():
                     failure = self._validate()
             agreement.close()
         if failure is not None:  # after the last iteration, of which there is a checkpoint
@@ -92,6 +89,12 @@ class EndlessTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _is_due(self) -> bool:
+        """Whether a validation follows on the last iteration."""
+        if self.runner.val_loop is None or self._iter < self.val_begin:
+            return False
+        return self._iter % self.val_interval == 0 or self._iter == self._max_iters
 
     def _validate(self) -> Exception | None:
         """Validate.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import utils as device_of_mmengine
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import find_latest_checkpoint
 
@@ -20,14 +20,15 @@ from ..config import Request, parse_override
 from ..devices import keep_memory, pick_device
 from ..errors import CollapseError, OptionError, RainOerMeError, described
 from ..processes import beside, claimed, first_decides, leave_processes, losses_told
-from ..registered.metrics import try_first
+from ..registered.metrics import Metrics, try_first
 from ..registry import DATASETS, MODELS
+from ..training.best import best_rule
 from ..training.checkpoints import Checkpoint, changes
 from ..training.continuing import find_checkpoint, retreat, with_warmup
 from ..training.distiller import check_trainable, try_crop
 from ..training.opening import complete, made_and_read, open_folder, settle_seed
-from ..weights import checkpoint_of, save_checkpoint, save_safetensors
-from .hooks import model_of
+from ..weights import checkpoint_of, save_networks
+from .hooks import networks_of
 from .runner import DistillationRunner
 from .translate import runner_config
 
@@ -101,6 +102,7 @@ def _runner(
     What is to be told of the data is added to ``notes``.
     """
     parts = deepcopy(config)
+    possible: dict[str, Metrics] = {}
     try:
         loader = parts["train_dataloader"]
         for each in (loader, *_val_loaders(parts)):
@@ -108,7 +110,9 @@ def _runner(
             if each is loader:
                 notes += dataset.notes
             else:
-                notes += try_first(dataset[0], opt["val"].get("metrics"), dataset.opt["name"])[1]
+                name = dataset.opt["name"]
+                possible[name], told = try_first(dataset[0], opt["val"].get("metrics"), name)
+                notes += told
         parts["model"] = model = MODELS.build(parts["model"])
         check_trainable(model.network, opt["network_g"]["type"], model.options, loader["batch_size"])
         try_crop(model.network, loader["dataset"].crop_size)
@@ -118,6 +122,9 @@ def _runner(
         if is_out_of_memory(error):
             raise
         raise OptionError(f"the model cannot be built: {described(error)}") from error
+    if rule := best_rule(opt.get("val"), possible):
+        for each in (parts, config):
+            each["custom_hooks"].append({"type": "BestCheckpointHook", **rule.model_dump()})
     open_folder(opt, keep=keep)
     first_decides(lambda: None)  # the folder is there for all
     if checkpoint is not None:
@@ -143,16 +150,11 @@ def _latest(opt: Mapping[str, Any], runner: DistillationRunner) -> Path | None:
     """The network alone, where BasicSR's engine leaves it."""
     if opt["rank"] != 0:
         return None
-    networks = {"params": model_of(runner).network}
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            networks["params_ema"] = hook.ema_model.module.network
     saved: dict[str, Any] = {}
-    for key, network in networks.items():
+    for key, network in networks_of(runner).items():
         saved.update(checkpoint_of(network, key))
     file = Path(opt["path"]["models"]) / "net_g_latest.pth"
-    save_safetensors(network, file.with_suffix(".safetensors"))
-    save_checkpoint(saved, file)
+    save_networks(saved, file)
     return file
 
 

@@ -25,7 +25,7 @@ from ..registered.lr_scheduler import build_schedule
 from ..training.distiller import Distiller, backbone_of, check_criterion, check_trainable, named_losses, try_crop
 from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
-from ..weights import checkpoint_of, load_weights, save_checkpoint, save_safetensors
+from ..weights import checkpoint_of, load_weights, save_networks
 from .validation import DerainingModel
 
 
@@ -168,5 +168,4 @@ class DistillationModel(DerainingModel):
             saved.update(checkpoint_of(self.get_bare_model(network), key))
         name = "latest" if current_iter == -1 else current_iter
         file = Path(self.opt["path"]["models"]) / f"{net_label}_{name}.pth"
-        save_safetensors(self.get_bare_model(networks[-1]), file.with_suffix(".safetensors"))
-        self.saved = {**getattr(self, "saved", {}), file.name: save_checkpoint(saved, file)}
+        self.saved = {**getattr(self, "saved", {}), file.name: save_networks(saved, file, main=keys[-1])}

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from ..archs.result_images import ResultImages
+from ..checkpoint_files import Iteration
 from ..config import read_options
-from ..errors import OptionError
+from ..errors import OptionError, WeightsError
 from ..files import user_path
 from ..weights import load_weights
 
@@ -29,7 +30,7 @@ class RunNetwork:
     """All that the run's options.yml says."""
 
 
-def open_run(folder: str | Path, iteration: int | str = "latest") -> RunNetwork:
+def open_run(folder: str | Path, iteration: Iteration = "latest") -> RunNetwork:
     """The network of a training run, on the CPU, with the weights that were saved at ``iteration``.
 
     Raises:
@@ -47,12 +48,17 @@ def open_run(folder: str | Path, iteration: int | str = "latest") -> RunNetwork:
     # The checkpoint holds the whole network: the file that training began with need not be there any more.
     options = {**options, **({"pretrained": None} if "pretrained" in options else {})}
     file = run_weights(folder, iteration)
+    if iteration == "best" and not file.is_file():
+        raise WeightsError(
+            f"{file} is missing: a run keeps its best network if its option file names val.best.metric, from its first "
+            "validation on"
+        )
     network = build_checked(options, f"{record}: network_g")
     load_weights(network, file)
     return RunNetwork(network, file, options, run)
 
 
-def run_weights(folder: str | Path, iteration: int | str = "latest") -> Path:
+def run_weights(folder: str | Path, iteration: Iteration = "latest") -> Path:
     """The file of the weights that a training run saved at ``iteration``."""
     return user_path(folder) / "models" / f"net_g_{iteration}.pth"
 

@@ -85,7 +85,8 @@ def _figure(name: str, options: Mapping[str, Any], data: Mapping[str, Any]) -> f
     from basicsr.metrics import calculate_metric
 
     try:
-        return float(calculate_metric(data, options))
+        # ``better`` is for whoever compares figures; BasicSR's own metrics take any key.
+        return float(calculate_metric(data, {key: value for key, value in options.items() if key != "better"}))
     except Exception as error:  # of any package
         height, width = data["img"].shape[:2]
         why = _too_small_for_niqe(options, height, width) or described(error)

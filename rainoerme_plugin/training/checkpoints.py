@@ -50,6 +50,7 @@ class _State(BaseModel):
     networks: dict[Annotated[str, Field(pattern=r"^net_\w+_\d+\.pth$")], str] = {}
     went_back: Annotated[int, Field(ge=0)] = 0
     warmup: Annotated[int, Field(ge=0)] | None = None
+    best_network: dict[str, Any] = {}
 
     @field_validator("best")
     @classmethod
@@ -144,6 +145,7 @@ def _from_mmengine(found: Any) -> Any:
         "model": {**found["distillation"], "guard": found.get("collapse_guard")},
         "went_back": found.get("went_back", 0),
         "warmup": found.get("warmup"),
+        "best_network": found.get("best_network") or {},
     }
 
 
