@@ -99,7 +99,7 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
         warnings += _too_short(train, options.get("val"), logger)
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
     if training:
-        _check_bank(options)
+        _check_bank(options, warnings)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
     return warnings
@@ -299,7 +299,7 @@ def bank_share(options: Mapping[str, Any]) -> float:
     return float((found or {}).get("bank") or 0)
 
 
-def _check_bank(options: Mapping[str, Any]) -> None:
+def _check_bank(options: Mapping[str, Any], warnings: list[str]) -> None:
     """Whether there is a bank of rain where one is asked for, and one is asked for where it is."""
     there, share = options["datasets"]["train"].get("rain") is not None, bank_share(options)
     if share and not there:
@@ -308,9 +308,9 @@ def _check_bank(options: Mapping[str, Any]) -> None:
             "datasets.train.rain names none; write 'rain: {type: plain}' there"
         )
     if there and not share:
-        raise OptionError(
+        warnings.append(
             "datasets.train.rain: nothing uses it; say in train.distillation.rain.bank which share of the clean images "
-            "gets its rain (0 to 1), or leave it out"
+            "gets its rain (0 to 1), or write 'rain: ~'"
         )
 
 

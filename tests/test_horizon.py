@@ -19,17 +19,22 @@ SPANS = {
     "distill_cpu.yml": (7000, 3500, 7000),
     "distill_nafnet.yml": (20000, 10000, 20000),
     "distill_prenet.yml": (20000, 10000, 20000),
-    "distill_unet.yml": (20000, 10000, 20000),
+    "distill_labels.yml": (20000, 10000, 20000),
+    "distill_labels_cpu.yml": (7000, 3500, 7000),
     "rain100l_paper.yml": (36000, 18000, 36000),
     "rain100l_paper_cpu.yml": (7000, 3500, 7000),
     "rain100l_prenet.yml": (60000, 30000, 60000),
     "rain100l_prenet_cpu.yml": (1300, 650, 1300),
+    "rain100l_labels.yml": (60000, 30000, 60000),
+    "rain100l_labels_cpu.yml": (7000, 3500, 7000),
     "rain100l_unpaired.yml": (60000, 30000, 60000),
     "rain100l_unpaired_cpu.yml": (7000, 3500, 7000),
     "rain1400.yml": (2520000, 1260000, 2520000),
     "rain200l.yml": (360000, 180000, 360000),
     "rain200l_fast.yml": (360000, 180000, 360000),
-    "real_rain_cpu.yml": (4000, 2000, 4000),
+    "rain200h_unpaired_cpu.yml": (7000, 3500, 7000),
+    "real_rain_cpu.yml": (7000, 3500, 7000),
+    "real_rain_labels_cpu.yml": (4000, 2000, 4000),
 }
 """Iterations, and the schedule's start and end, by which the published figures were trained."""
 
@@ -45,7 +50,7 @@ def test_every_recipe_trains_as_when_it_was_measured(name: str, monkeypatch: pyt
     assert (train["total_iter"], *schedule.span(train["total_iter"])) == SPANS[name]
 
 
-def told(*overrides: str, file: str = "distill.yml") -> list[str]:
+def told(*overrides: str, file: str = "distill_labels.yml") -> list[str]:
     register()
     return check_options(read_options(OPTIONS / file, overrides), training=True)
 
@@ -90,7 +95,7 @@ CASES: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_says_what_it_makes_nothing_of(name: str) -> None:
     overrides, wanted = CASES[name]
-    file = "distill_prenet.yml" if name == "backbone" else "distill.yml"
+    file = "distill_prenet.yml" if name == "backbone" else "distill_labels.yml"
     long_enough = ("train.total_iter=400", "val.val_freq=400", "logger.save_checkpoint_freq=400")
     assert told(*long_enough, file=file) == []
     lines = told(*long_enough, *overrides, file=file)

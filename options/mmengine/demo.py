@@ -1,6 +1,6 @@
 # The demo (basicsr prepare demo): photographs that scikit-image ships, with rendered rain, on a CPU in some minutes.
 # It scores the pairs that the demo is tested on, which are in no training image.
-_base_ = "distill_cpu.py"
+_base_ = "distill_labels_cpu.py"
 
 train_dataloader = dict(
     dataset=dict(

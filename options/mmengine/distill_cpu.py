@@ -1,4 +1,4 @@
-# As options/distill_cpu.yml: without a GPU, small crops, half an hour on two cores.
+# As options/distill_cpu.yml: without a GPU, small crops, twenty minutes on two cores.
 _base_ = "distill.py"
 
 train_dataloader = dict(num_workers=0, dataset=dict(crop_size=64, source="memory"))

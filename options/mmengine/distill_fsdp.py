@@ -3,7 +3,7 @@
 #
 #   torchrun --nproc-per-node 8 -m rainoerme_plugin train --engine mmengine --launcher pytorch \
 #       -opt options/mmengine/distill_fsdp.py
-_base_ = "distill.py"
+_base_ = "distill_labels.py"
 
 runner_type = "FlexibleRunner"
 strategy = dict(

@@ -1,0 +1,6 @@
+# As options/distill_labels_cpu.yml: without a GPU, small crops, half an hour on two cores.
+_base_ = "distill_labels.py"
+
+train_dataloader = dict(num_workers=0, dataset=dict(crop_size=64, source="memory"))
+train_cfg = dict(max_iters=7000, val_interval=500)
+default_hooks = dict(ema=dict(decay=0.998), checkpoint=dict(interval=500))
