@@ -71,7 +71,7 @@ def test_the_commented_file_names_every_key_with_its_default() -> None:
         ({"methods": {"a": {"type": "fiel"}}}, "methods.a.type: .* 'fiel'; did you mean 'file'?"),
         ({"methods": {"a": {"type": "file"}}}, "methods.a.file: is missing"),
         ({"methods": {"a": {"type": "input", "file": "x"}}}, "methods.a.file: unknown key"),
-        ({"methods": {"a": {"type": "run", "folder": "x", "iteration": "best"}}}, "methods.a.iteration"),
+        ({"methods": {"a": {"type": "run", "folder": "x", "iteration": "last"}}}, "methods.a.iteration"),
         ({"methods": {"a": {"type": "input", "datasets": ["f"]}}}, "methods.a.datasets: no data set is called 'f'"),
         (
             {"methods": {"a": {"type": "input", "published": {"f": {"protocol": "rgb"}}}}},
