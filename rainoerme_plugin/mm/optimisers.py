@@ -52,7 +52,8 @@ class OptionSchedule(_ParamScheduler):
 
     Args:
         optimizer: The optimiser in its wrapper.
-        scheduler: Type and arguments: LinearDecayLR, MultiStepLR, MultiStepRestartLR or CosineAnnealingRestartLR.
+        scheduler: Type and arguments: LinearDecayLR, CosineLR, MultiStepLR, MultiStepRestartLR or
+            CosineAnnealingRestartLR.
         warmup_iter: Iterations over which the learning rate rises from 0; -1: none.
         end: Iterations of the run, which mmengine tells every schedule.
         by_epoch, epoch_length: What it tells, too; of no use here.

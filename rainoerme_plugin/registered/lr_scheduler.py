@@ -1,9 +1,10 @@
-"""Learning rates over a run: the paper's, constant and then falling linearly to nothing, and BasicSR's own."""
+"""Learning rates over a run: constant, then falling to nothing linearly (the paper's) or by a cosine; BasicSR's own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch.optim import Optimizer
@@ -13,27 +14,62 @@ from ..errors import OptionError, brief, counted, nearest
 from ..options import Count, Number, Positive, Section, read_section
 
 
-class _LinearDecay:
-    """Picklable, so that a training state holds no code."""
+class _Decay:
+    """Factor of the rate by the iterations done: 1 up to ``start``, 0 from ``end`` on, a curve between them.
+
+    Picklable, so that a training state holds no code.
+    """
 
     def __init__(self, start: int, end: int) -> None:
         self.start, self.end = start, end
 
     def __call__(self, iteration: int) -> float:
-        return min(1.0, max(0.0, (self.end - iteration) / (self.end - self.start)))
+        return self.curve(min(1.0, max(0.0, (self.end - iteration) / (self.end - self.start))))
+
+    def curve(self, left: float) -> float:
+        """The factor where a share ``left`` of the way from start to end is still to go."""
+        raise NotImplementedError
 
 
-class LinearDecayLR(LambdaLR):
+class _Linear(_Decay):
+    def curve(self, left: float) -> float:
+        return left
+
+
+class _Cosine(_Decay):
+    def curve(self, left: float) -> float:
+        return (1 - math.cos(math.pi * left)) / 2
+
+
+class _DecayLR(LambdaLR):
+    decay: ClassVar[type[_Decay]]
+
+    def __init__(self, optimizer: Optimizer, start: int, end: int, last_epoch: int = -1) -> None:
+        if not 0 <= start < end:
+            raise ValueError(f"{type(self).__name__} needs 0 <= start < end, got start {start} and end {end}")
+        super().__init__(optimizer, self.decay(start, end), last_epoch)
+
+
+class LinearDecayLR(_DecayLR):
     """The initial learning rate up to iteration ``start``, then linearly to 0 at iteration ``end``.
 
     Raises:
         ValueError: ``end`` is not after ``start``, or ``start`` is negative.
     """
 
-    def __init__(self, optimizer: Optimizer, start: int, end: int, last_epoch: int = -1) -> None:
-        if not 0 <= start < end:
-            raise ValueError(f"LinearDecayLR needs 0 <= start < end, got start {start} and end {end}")
-        super().__init__(optimizer, _LinearDecay(start, end), last_epoch)
+    decay = _Linear
+
+
+class CosineLR(_DecayLR):
+    """The initial learning rate up to iteration ``start``, then down half a cosine to 0 at iteration ``end``.
+
+    With ``start`` 0 it is the cosine annealing of Loshchilov and Hutter (ICLR 2017) without restarts.
+
+    Raises:
+        ValueError: ``end`` is not after ``start``, or ``start`` is negative.
+    """
+
+    decay = _Cosine
 
 
 class ScheduleOptions(Section):
@@ -59,14 +95,20 @@ class LinearDecayOptions(ScheduleOptions):
 
     start: Count | None = None
     end: Positive | None = None
+    schedule: ClassVar[type[_DecayLR]] = LinearDecayLR
 
     def span(self, total: int) -> tuple[int, int]:
         """Start and end in a run of ``total`` iterations."""
         end = total if self.end is None else self.end
-        return end // 2 if self.start is None else self.start, end
+        return self.usual_start(end) if self.start is None else self.start, end
+
+    @staticmethod
+    def usual_start(end: int) -> int:
+        """Where it starts unless that is given."""
+        return end // 2
 
     def build(self, optimizer: Optimizer, total: int) -> LRScheduler:
-        return LinearDecayLR(optimizer, *self.span(total))
+        return self.schedule(optimizer, *self.span(total))
 
     def misfits(self, total: int) -> list[str]:
         start, end = self.span(total)
@@ -75,8 +117,18 @@ class LinearDecayOptions(ScheduleOptions):
         if end < total:
             return [f"the rate is 0 for the last {counted(total - end, 'iteration')}: end is {end}"]
         if end > total:
-            return [f"the rate only falls to {(end - total + 1) / (end - start):.0%}: end is {end}"]
+            return [f"the rate only falls to {self.schedule.decay(start, end)(total - 1):.0%}: end is {end}"]
         return []
+
+
+class CosineOptions(LinearDecayOptions):
+    """`CosineLR`; unless they are given, it ends with the run and starts at once."""
+
+    schedule: ClassVar[type[_DecayLR]] = CosineLR
+
+    @staticmethod
+    def usual_start(end: int) -> int:
+        return 0
 
 
 class MultiStepOptions(ScheduleOptions):
@@ -112,7 +164,7 @@ class MultiStepOptions(ScheduleOptions):
         return found
 
 
-class CosineOptions(ScheduleOptions):
+class CosineRestartOptions(ScheduleOptions):
     """BasicSR's ``CosineAnnealingRestartLR``."""
 
     periods: Annotated[list[Positive], Field(min_length=1)]
@@ -120,7 +172,7 @@ class CosineOptions(ScheduleOptions):
     eta_min: Number = 0.0
 
     @model_validator(mode="after")
-    def _match(self) -> CosineOptions:
+    def _match(self) -> CosineRestartOptions:
         if len(self.periods) != len(self.restart_weights):
             raise ValueError(
                 f"expected a weight for each period, got {counted(len(self.periods), 'period')} and "
@@ -148,10 +200,14 @@ class CosineOptions(ScheduleOptions):
 STOCK: dict[str, type[ScheduleOptions]] = {
     "MultiStepLR": MultiStepOptions,
     "MultiStepRestartLR": MultiStepOptions,
-    "CosineAnnealingRestartLR": CosineOptions,
+    "CosineAnnealingRestartLR": CosineRestartOptions,
 }
 """Those that every model of BasicSR's takes, by the names of option files."""
-SCHEDULES: dict[str, type[ScheduleOptions]] = {**STOCK, "LinearDecayLR": LinearDecayOptions}
+SCHEDULES: dict[str, type[ScheduleOptions]] = {
+    **STOCK,
+    "LinearDecayLR": LinearDecayOptions,
+    "CosineLR": CosineOptions,
+}
 
 
 def read_schedule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rainoerme_plugin.config import Request
 
 BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
 UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "width": 4, "encoder": [1, 1], "decoder": [1, 1]}}
+COSINE = {"_delete_": True, "type": "CosineLR"}
 PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}, "detail_layers": 2}
 
 
@@ -84,6 +86,11 @@ def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
         {"train__distillation": {"preset": "did", "warmup": 3, "gain_start": 2, "soft_decay": 5, "hard_ramp": 4}},
         {"train__loss_opt": {"_delete_": True, "type": "L1Loss", "loss_weight": 2.0}},
         {"train__optim_g": {"_delete_": True, "type": "SGD", "lr": 0.05, "momentum": 0.9}},
+        {
+            "train__optim_g__type": "AdamW", "train__optim_g__weight_decay": 0.01, "train__grad_clip": 0.3,
+            "train__scheduler": COSINE, "train__warmup_iter": 3,
+        },
+        {"train__optim_g__type": "RAdam", "train__scheduler": {**COSINE, "start": 4}},
     ],
     ids=lambda changes: " ".join(f"{key.rpartition('__')[2]} {value}" for key, value in changes.items())[:60],
 )  # fmt: skip
@@ -92,6 +99,14 @@ def test_so_it_is_with_other_options(data: Path, changes: dict[str, Any]) -> Non
     one, other = by_both(data, **changes)
     assert len(one.losses) == 12
     assert_agreed(data, one, other, 12)
+
+
+def test_a_cosine_follows_total_iter_after_a_warm_up_in_both(data: Path) -> None:
+    changes = {"train__optim_g__type": "NAdam", "train__scheduler": COSINE, "train__warmup_iter": 3}
+    for record in by_both(data, **changes):
+        # Iteration k runs at the rate after k - 1 steps; rising by thirds before.
+        cosine = [(1 + math.cos(math.pi * (k - 1) / 12)) / 2 for k in range(3, 13)]
+        assert [rate for (rate,) in record.rates] == pytest.approx([3e-3 * share for share in (1 / 3, 2 / 3, *cosine)])
 
 
 def test_a_run_begins_with_given_weights_in_both(data: Path) -> None:

@@ -24,6 +24,7 @@ from rainoerme_plugin.training.checkpoints import last_good, open_checkpoint
 LAST, HALF = 12, 6
 MILESTONE = {"_delete_": True, "type": "MultiStepRestartLR", "milestones": [HALF], "gamma": 0.1}
 """The rate falls right after the iteration where runs are stopped."""
+COSINE = {"_delete_": True, "type": "CosineLR"}
 PARTS = {
     "_delete_": True,
     "type": "DistillationNet",
@@ -69,8 +70,9 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
         {"network_g": PARTS, "train__backbone": {"lr_factor": 0.1, "freeze_iter": 8}},
         {"network_g": NORMED, "train__precision": "float16"},
         {"network_g": CHANCE},
+        {"train__optim_g__type": "NAdam", "train__scheduler": COSINE, "train__warmup_iter": 9, "train__grad_clip": 0.3},
     ],
-    ids=["plain", "milestone", "no mean", "parts", "statistics", "chance"],
+    ids=["plain", "milestone", "no mean", "parts", "statistics", "chance", "cosine"],
 )
 @pytest.mark.usefixtures("normed")
 def test_whoever_goes_on_the_end_is_the_same(
