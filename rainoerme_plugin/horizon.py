@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .data.order import late_start
 from .options import BackboneOptions, DistillationOptions, GuardOptions
 
 _AT_THE_END = {
@@ -21,6 +22,7 @@ def of_no_use(
     backbone: BackboneOptions | None = None,
     guard: GuardOptions | None = None,
     patience: int | None = None,
+    late_from: float | None = None,
 ) -> list[str]:
     """What of these options a run of so many iterations makes nothing of, a line each.
 
@@ -31,6 +33,7 @@ def of_no_use(
         warmup_iter, distillation, backbone, guard: Of ``train``.
         patience: ``val.best.patience``.
         every: ``val.val_freq``, ``logger.save_checkpoint_freq`` and ``logger.print_freq``, as far as they are known.
+        late_from: ``datasets.train.late_from``, if there is a ``late_crop_size``.
     """
     found = []
     if warmup_iter > total:
@@ -42,6 +45,10 @@ def of_no_use(
     if patience is not None and val_freq is not None and val_freq <= total <= (patience + 1) * val_freq:
         needed = f"{patience + 1} times {int(val_freq)} iterations"
         found.append(f"val.best.patience: never ends the run early: that takes {needed} at least")
+    if late_from is not None and late_start(late_from, total) == total:
+        found.append("datasets.train.late_from: crops never become those of late_crop_size")
+    if late_from is not None and late_start(late_from, total) == 0:
+        found.append("datasets.train.late_from: crop_size is not used: all crops are of late_crop_size")
     warmup = 0
     if distillation is not None:
         warmup = distillation.build().warmup

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from .data.order import LATE_FROM
 from .distillation.coarse import CoarseFilter
 from .distillation.confidence import Confidence
 from .distillation.filters import FILTERS, StreaksFilter, build_filter
@@ -253,16 +254,19 @@ class UnpairedRainOptions(LoaderOptions):
     label_cache: Place | None = None
     rain: RainBankOptions | None = None
     crop_size: Positive = 128
+    late_crop_size: Positive | None = None
+    late_from: Annotated[Number, Field(ge=0, le=1)] = LATE_FROM
     source: Literal["files", "memory", "device"] = "files"
     seed: Seed | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> UnpairedRainOptions:
-        pixels = self.batch_size_per_gpu * self.crop_size**2
-        if pixels > MOST_PIXELS:
+        side = max(self.crop_size, self.late_crop_size or 0)
+        if self.batch_size_per_gpu * side**2 > MOST_PIXELS:
+            key = "crop_size" if side == self.crop_size else "late_crop_size"
             raise ValueError(
-                f"a batch of {counted(self.batch_size_per_gpu, 'crop')} of {self.crop_size}x{self.crop_size} pixels is "
-                "more than any machine can train on at once; lower batch_size_per_gpu or crop_size"
+                f"a batch of {counted(self.batch_size_per_gpu, 'crop')} of {side}x{side} pixels is "
+                f"more than any machine can train on at once; lower batch_size_per_gpu or {key}"
             )
         kind = FILTERS.get(self.label.type)
         if kind is not None and kind.whole_image and self.source == "files" and self.label_cache is None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .archs.catalogue import CATALOGUE, INSTALL_EXTRA
+from .data.order import LATE_FROM
 from .errors import OptionError, brief, nearest
 from .horizon import of_no_use
 from .losses.total import LOSSES, SumLoss
@@ -96,9 +97,9 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
             check_best(val, options["datasets"])
     if training:
         train = _check_training(options, model, tables, read_by_model, warnings)
-        warnings += _too_short(train, options.get("val"), logger)
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
     if training:
+        warnings += _too_short(train, options, logger)
         _check_bank(options, warnings)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
@@ -220,17 +221,20 @@ def _check_training(
     return section
 
 
-def _too_short(train: Section, val: Mapping[str, Any] | None, logger: LoggerOptions) -> list[str]:
+def _too_short(train: Section, options: Mapping[str, Any], logger: LoggerOptions) -> list[str]:
     """What the run is too short for."""
-    every = {"val.val_freq": (val or {}).get("val_freq")}
+    val = options.get("val") or {}
+    every = {"val.val_freq": val.get("val_freq")}
     every |= {f"logger.{name}": getattr(logger, name) for name in ("save_checkpoint_freq", "print_freq")}
-    patience = ((val or {}).get("best") or {}).get("patience")
+    patience = (val.get("best") or {}).get("patience")
     if isinstance(train, StockTrainOptions):
         return of_no_use(train.total_iter, train.warmup_iter, every, patience=patience)
     if not isinstance(train, DistillationTrainOptions):
         return []
+    data = options["datasets"]["train"]
+    late_from = data.get("late_from", LATE_FROM) if data.get("late_crop_size") else None
     parts = train.distillation, train.backbone, train.collapse_guard
-    return of_no_use(train.total_iter, train.warmup_iter, every, *parts, patience)
+    return of_no_use(train.total_iter, train.warmup_iter, every, *parts, patience, late_from)
 
 
 def _check_loss(losses: Any, options: Any, key: str, model_is_known: bool, warnings: list[str]) -> None:

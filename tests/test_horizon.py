@@ -79,6 +79,14 @@ CASES: dict[str, tuple[list[str], str]] = {
     ),
     "guard": (["train.collapse_guard.interval=101"], "train.collapse_guard: notices nothing"),
     "backbone": (["train.backbone.freeze_iter=400"], "train.backbone.freeze_iter: the backbone is frozen"),
+    "late crops": (
+        ["datasets.train.late_crop_size=160", "datasets.train.late_from=0.999"],
+        "datasets.train.late_from: crops never become those of late_crop_size",
+    ),
+    "late crops only": (
+        ["datasets.train.late_crop_size=160", "datasets.train.late_from=0.001"],
+        "datasets.train.late_from: crop_size is not used: all crops are of late_crop_size",
+    ),
     "validation": (["val.val_freq=401"], "val.val_freq: 401 is more than the run has"),
     "checkpoints": (["logger.save_checkpoint_freq=401"], "logger.save_checkpoint_freq: 401 is more than the run has"),
     "log": (["logger.print_freq=401"], "logger.print_freq: 401 is more than the run has: no losses are logged"),

@@ -51,7 +51,7 @@ class DeviceBatches:
                 f"the decoded images take {pixels.numel() / 1e9:.1f} GB, which is not free on {device}; take source: "
                 "memory, or files"
             ) from None
-        self._steps = torch.arange(dataset.crop_size, device=device)
+        self._steps = torch.arange(dataset.largest_crop, device=device)
 
     def __len__(self) -> int:
         return len(self._sampler) // self._batch
@@ -59,21 +59,23 @@ class DeviceBatches:
     def __iter__(self) -> Iterator[UnpairedBatch]:
         positions = iter(self._sampler)
         groups = (list(islice(positions, self._batch)) for _ in range(len(self)))
-        for windows, rainy_paths, clean_paths in in_threads(self._draw, groups, _AHEAD, threads=1):
+        for windows, side, rainy_paths, clean_paths in in_threads(self._draw, groups, _AHEAD, threads=1):
             first, down, across = windows.to(self._device, non_blocking=True)[..., None, None]
-            where = first + self._steps[:, None] * down + self._steps * across
+            steps = self._steps[:side]
+            where = first + steps[:, None] * down + steps * across
             images = self._pixels.index_select(0, where.flatten()).view(*where.shape, 3).permute(0, 3, 1, 2)
             yield batch_of(images.split(self._batch), rainy_paths, clean_paths)
 
-    def _draw(self, positions: list[int]) -> tuple[Tensor, list[str], list[str]]:
+    def _draw(self, positions: list[int]) -> tuple[Tensor, int, list[str], list[str]]:
         """The windows of a batch, (3, 3 B) int64: first pixel, pixels from row to row, from column to column.
 
-        With a bank of rain (3, 4 B).
+        With a bank of rain (3, 4 B). And their side, and where the images are from.
         """
+        side = self._dataset.side(positions[0])
         draws = [self._dataset.draw(position) for position in positions]
         rainy, top, left, upturned, mirrored, *others = np.array(draws, np.int64).T
         clean, clean_top, clean_left, rain, rain_top, rain_left = others
-        far = self._dataset.crop_size - 1
+        far = side - 1
         rainy_width = self._rainy.sizes()[rainy, 1]
         corner = (top + far * upturned) * rainy_width + left + far * mirrored
         down, across = rainy_width * (1 - 2 * upturned), 1 - 2 * mirrored
@@ -88,6 +90,7 @@ class DeviceBatches:
         windows = torch.from_numpy(np.concatenate(parts, axis=1, dtype=np.int64))
         return (
             windows.pin_memory() if self._device.type == "cuda" else windows,
+            side,
             [self._rainy.where(index) for index in rainy],
             [self._clean.where(index) for index in clean],
         )

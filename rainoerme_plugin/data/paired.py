@@ -11,9 +11,9 @@ from typing_extensions import NotRequired
 
 from .images import to_tensor
 from .names import names_of, result_names
+from .order import shuffled
 from .pairing import Pairing
 from .sources import ImageSource, check_sizes
-from .unpaired import shuffled
 
 
 class TestSample(TypedDict):

@@ -269,18 +269,20 @@ def is_lmdb(path: Path) -> bool:
     return path.suffix == ".lmdb" or os.path.exists(path / "data.mdb")
 
 
-def check_sizes(source: ImageSource, smallest: int, track: Track[tuple[int, int]] = untracked) -> Sizes:
+def check_sizes(
+    source: ImageSource, smallest: int, track: Track[tuple[int, int]] = untracked, key: str = "crop_size"
+) -> Sizes:
     """The sizes of all images.
 
     Raises:
-        DataError: One is not an image, or smaller than ``smallest`` x ``smallest`` pixels.
+        DataError: One is not an image, or smaller than ``smallest`` x ``smallest`` pixels, which ``key`` asks for.
     """
     sizes = source.sizes(track)
     for index in np.flatnonzero(sizes.min(axis=1) < smallest)[:1]:
         height, width = sizes[index]
         raise DataError(
             f"{source.where(index)}: {width}x{height} pixels is smaller than the crop of {smallest}x{smallest}; "
-            "remove it or lower crop_size"
+            f"remove it or lower {key}"
         )
     return sizes
 

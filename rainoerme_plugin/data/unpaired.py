@@ -1,14 +1,13 @@
 """Training data without pairs: rainy crops with their soft labels, clean crops of other scenes, and rain of a bank.
 
-What sample number k looks like is a function of (seed, k) and the files alone. A training loop that numbers its
-samples through (k = iteration * batch size + place in the batch) gets the same data with any number of workers, from
-any kind of source, and goes on exactly where it stopped.
+What sample number k looks like is a function of (seed, k) and the files alone, and of where late crops begin. A
+training loop that numbers its samples through (k = iteration * batch size + place in the batch) gets the same data with
+any number of workers, from any kind of source, and goes on exactly where it stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -22,12 +21,11 @@ from ..errors import DataError
 from .images import planes
 from .labels import SoftLabels, check_label_sizes
 from .memory import MemorySource, into_memory
+from .order import LATE_FROM, late_start, shuffled
 from .sources import ImageSource, Track, check_sizes, untracked
 
 SAMPLES_AN_EPOCH = 1_000_000
 """About how many samples a loop that thinks in epochs sees before crops come again."""
-
-
 IMAGES = ("rainy", "label", "clean", "rain")
 """The images of a sample, by their names in it; the last one only where there is a bank of rain."""
 
@@ -104,19 +102,6 @@ class Draw(NamedTuple):
     rain_left: int = 0
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, round_: int, count: int, kind: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, round_, kind]).permutation(count)
-
-
-def shuffled(seed: int, position: int, count: int, kind: int) -> int:
-    """Which of ``count`` images comes at ``position`` of an endless stream that shows all of them, shuffled, and again.
-
-    ``kind`` tells streams of one seed apart.
-    """
-    return int(_order(seed, position // count, count, kind)[position % count])
-
-
 class UnpairedRain(Dataset[UnpairedSample]):
     """Triples of a rainy crop, its soft label and an unrelated clean crop.
 
@@ -129,6 +114,8 @@ class UnpairedRain(Dataset[UnpairedSample]):
         clean: Clean images of other scenes.
         rain: A bank of rain (`data.rain`), or None.
         crop_size: Side of the square crops in pixels.
+        late_crop_size: Their side late in a run, or None: the same.
+        late_from: After this share of a run's iterations it is that (`plan`).
         seed: With the sample's number, decides everything random.
         track: Shows the progress of checking the images' sizes.
 
@@ -145,18 +132,51 @@ class UnpairedRain(Dataset[UnpairedSample]):
         seed: int = 0,
         track: Track[tuple[int, int]] = untracked,
         rain: ImageSource | None = None,
+        late_crop_size: int | None = None,
+        late_from: float = LATE_FROM,
     ) -> None:
         if crop_size < 1:
             raise DataError(f"crop_size must be at least 1, got {crop_size}")
-        self._rainy_sizes = check_sizes(rainy, crop_size, track)
+        self.crop_size, self.late_crop_size, self.late_from = crop_size, late_crop_size, late_from
+        largest = self.largest_crop
+        key = "crop_size" if largest == crop_size else "late_crop_size"
+        self._rainy_sizes = check_sizes(rainy, largest, track, key)
         check_label_sizes(rainy, labels)
-        self._clean_sizes = check_sizes(clean, crop_size, track)
-        self._rain_sizes = None if rain is None else check_sizes(rain, crop_size, track)
+        self._clean_sizes = check_sizes(clean, largest, track, key)
+        self._rain_sizes = None if rain is None else check_sizes(rain, largest, track, key)
         self.rainy, self.labels, self.clean, self.rain = rainy, labels, clean, rain
-        self.crop_size = crop_size
+        self._late_at: int | None = None
+        """Number of the first sample with late crops."""
         self.seed = seed
         self.held: Sequence[MemorySource] | None = None
         """The sources once they are in memory, in one block, in the order of `IMAGES`."""
+
+    @property
+    def crop_sizes(self) -> tuple[int, ...]:
+        """The sides of crops, the late ones' last."""
+        return (self.crop_size,) if self.late_crop_size is None else (self.crop_size, self.late_crop_size)
+
+    @property
+    def largest_crop(self) -> int:
+        """The largest side of a crop."""
+        return max(self.crop_sizes)
+
+    def plan(self, total: int, samples: int, done: int = 0, first: int = 0) -> None:
+        """Find out where in a run crops become late ones; without this they never do.
+
+        Args:
+            total: Iterations of the run.
+            samples: Of an iteration, over all processes.
+            done: Iterations that are done.
+            first: Number of the sample that the next one begins with.
+        """
+        self._late_at = first + (late_start(self.late_from, total) - done) * samples
+
+    def side(self, position: int) -> int:
+        """The side of the crops of sample ``position``, in pixels."""
+        if self.late_crop_size is None or self._late_at is None or position < self._late_at:
+            return self.crop_size
+        return self.late_crop_size
 
     def load(self, track: Track[None] = untracked) -> None:
         """Decode all images now, into one block of memory: rainy ones, labels, clean ones, rain.
@@ -174,13 +194,13 @@ class UnpairedRain(Dataset[UnpairedSample]):
 
     def draw(self, position: int) -> Draw:
         """What sample ``position`` is made of; no image is read."""
-        random = np.random.default_rng([self.seed, position])
+        random, side = np.random.default_rng([self.seed, position]), self.side(position)
         rainy = shuffled(self.seed, position, len(self._rainy_sizes), kind=1)
         clean = shuffled(self.seed, position, len(self._clean_sizes), kind=2)
 
         def corner(size: NDArray[np.int32]) -> tuple[int, int]:
             height, width = size.tolist()
-            return int(random.integers(height - self.crop_size + 1)), int(random.integers(width - self.crop_size + 1))
+            return int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
 
         window = corner(self._rainy_sizes[rainy])
         flips = bool(random.integers(2)), bool(random.integers(2))
@@ -192,7 +212,7 @@ class UnpairedRain(Dataset[UnpairedSample]):
         return drawn._replace(rain=rain, rain_top=top, rain_left=left)
 
     def __getitem__(self, position: int) -> UnpairedSample:
-        drawn, side = self.draw(position), self.crop_size
+        drawn, side = self.draw(position), self.side(position)
         place = (drawn.rainy, drawn.top, drawn.left, side, side)
         if isinstance(self.labels, SoftLabels):
             rainy, label = self.labels.crop_both(*place)

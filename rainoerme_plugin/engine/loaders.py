@@ -55,7 +55,7 @@ class Loaders:
         self.samples_an_iteration = self._batch * opt["world_size"]
 
     def batches(self, first: int, iterations: int, stopping: Callable[[], bool]) -> Iterator[Mapping[str, Any]]:
-        """The batches of so many iterations, from sample number ``first`` on.
+        """The batches of so many iterations, which are the run's last, from sample number ``first`` on.
 
         Raises:
             DataError: An image cannot be read, or a process that reads them has died.
@@ -91,6 +91,9 @@ class Loaders:
     def _stream(self, first: int, iterations: int) -> Iterable[Mapping[str, Any]]:
         opt, train_opt = self._opt, self._train_opt
         last = first + iterations * self.samples_an_iteration
+        if isinstance(self.train_set, UnpairedRain):
+            total = int(opt["train"]["total_iter"])
+            self.train_set.plan(total, self.samples_an_iteration, done=total - iterations, first=first)
         sampler = StreamSampler(first, last, self._batch, opt["rank"], opt["world_size"])
         if getattr(self.train_set, "on_device", False):
             return DeviceBatches(self.train_set, sampler, self._batch, torch.device(opt["device"]))

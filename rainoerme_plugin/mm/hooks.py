@@ -94,7 +94,9 @@ def _too_short(runner: Any) -> list[str]:
         if isinstance(hook, CollapseGuardHook):
             guard = hook.options
     warmup = max((schedule.warmup_iter for schedule in own), default=-1)
-    return found + of_no_use(total, warmup, every, options.distillation, options.backbone, guard)
+    data = runner.train_dataloader.dataset
+    late_from = data.late_from if getattr(data, "late_crop_size", None) else None
+    return found + of_no_use(total, warmup, every, options.distillation, options.backbone, guard, late_from=late_from)
 
 
 class RampedEMA(BaseAveragedModel):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.device import DeviceBatches
 from ..data.names import result_name
+from ..data.unpaired import UnpairedRain
 from ..errors import OptionError
 from ..processes import rank_and_world
 from ..training.failures import telling
@@ -120,10 +121,13 @@ class EndlessTrainLoop(IterBasedTrainLoop):
     def _batches(self) -> Iterator[Any]:
         sampler = getattr(self.dataloader, "sampler", None)
         if not isinstance(sampler, EndlessSampler):
-            print_log("EndlessTrainLoop resumes exactly with sampler=dict(type='EndlessSampler') only", "current",
-                      logging.WARNING)  # fmt: skip
+            late = ", and late_crop_size needs it" if getattr(self.dataloader.dataset, "late_crop_size", None) else ""
+            print_log(f"EndlessTrainLoop resumes exactly with sampler=dict(type='EndlessSampler') only{late}",
+                      "current", logging.WARNING)  # fmt: skip
             return iter(self.dataloader_iterator)
         sampler.first = self._iter
+        if isinstance(self.dataloader.dataset, UnpairedRain):
+            self.dataloader.dataset.plan(self._max_iters, sampler.batch_size * rank_and_world()[1])
         if getattr(self.dataloader.dataset, "on_device", False):
             return iter(DeviceBatches(self.dataloader.dataset, sampler, sampler.batch_size, torch.device(get_device())))
         # The parent class has begun one at the first sample, and its workers.

@@ -115,7 +115,8 @@ def _runner(
                 notes += told
         parts["model"] = model = MODELS.build(parts["model"])
         check_trainable(model.network, opt["network_g"]["type"], model.options, loader["batch_size"])
-        try_crop(model.network, loader["dataset"].crop_size)
+        for side in loader["dataset"].crop_sizes:
+            try_crop(model.network, side)
     except RainOerMeError:
         raise
     except Exception as error:  # of any package's network

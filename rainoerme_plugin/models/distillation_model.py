@@ -49,6 +49,8 @@ class DistillationModel(DerainingModel):
         self.skips = Skips(
             options.nonfinite_limit, Path(self.opt["path"].get("experiments_root", "")) / "nonfinite", warn
         )
+        if (self.opt.get("datasets") or {}).get("train", {}).get("late_crop_size") and "asked" not in self.opt:
+            warn("datasets.train.late_crop_size: needs basicsr train; in BasicSR's own loop all crops are of crop_size")
         criterion = build_loss(options.loss_opt)
         check_criterion(criterion, options)
         self.criterion = criterion.to(self.device)
@@ -76,8 +78,9 @@ class DistillationModel(DerainingModel):
         """
         data = (opt.get("datasets") or {}).get("train", {})
         check_trainable(network, opt["network_g"]["type"], cls._train_options(opt), data.get("batch_size_per_gpu"))
-        if data.get("crop_size") is not None:
-            try_crop(network, int(data["crop_size"]))
+        for key in ("crop_size", "late_crop_size"):
+            if data.get(key) is not None:
+                try_crop(network, int(data[key]))
 
     def setup_optimizers(self) -> None:
         options, network = self.opt["train"]["optim_g"], self.get_bare_model(self.net_g)

@@ -105,12 +105,14 @@ class UnpairedRainDataset(UnpairedRain):
                 labels = SoftLabels(rainy, coarse_filter)
         self.notes: list[str] = []
         """What is to be told of a bank of rain."""
-        rain = None
+        rain, late = None, options.late_crop_size
         if options.rain is not None:
             bank, told = _bank(options.rain, rainy, opt, show)
             self.notes.append(told if bank else f"{told}: training goes on with the rain that the network itself finds")
-            rain = bank and LargeEnough(bank, options.crop_size)
-        super().__init__(rainy, labels, clean, options.crop_size, options.seed or 0, show, rain)
+            rain = bank and LargeEnough(bank, max(options.crop_size, late or 0))
+        super().__init__(
+            rainy, labels, clean, options.crop_size, options.seed or 0, show, rain, late, options.late_from
+        )
         self.on_device = options.source == "device"
         if options.source != "files":
             self.load(show)

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from rainoerme_plugin.data.order import shuffled
 from rainoerme_plugin.data.sources import FolderSource
-from rainoerme_plugin.data.unpaired import UnpairedRain, UnpairedSample, shuffled
+from rainoerme_plugin.data.unpaired import UnpairedRain, UnpairedSample
 from rainoerme_plugin.errors import DataError
 from rainoerme_plugin.training.sampler import StreamSampler
 

@@ -15,7 +15,7 @@ from both import differing
 from several import DEADLINE, Ranks, Torchrun, end_all, errors, free_port, spawn, wait_for
 from tiny import SHARED, model_options, tiny_data, tiny_options, write_images
 
-from rainoerme_plugin.data.unpaired import shuffled
+from rainoerme_plugin.data.order import shuffled
 from rainoerme_plugin.engine import session
 from rainoerme_plugin.processes import leave_processes
 

@@ -15,7 +15,7 @@ from tiny import SHARED, tiny_data, tiny_options, write_images
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
-from rainoerme_plugin.data.unpaired import shuffled
+from rainoerme_plugin.data.order import shuffled
 from rainoerme_plugin.engine.session import begin, build
 from rainoerme_plugin.engine.training import train
 from rainoerme_plugin.errors import CollapseError, DataError, OptionError, RainOerMeError, WeightsError

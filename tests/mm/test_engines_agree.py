@@ -14,6 +14,7 @@ from tiny import tiny_data, tiny_options, write_network
 
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
 from rainoerme_plugin.config import Request
+from rainoerme_plugin.training.distiller import Distiller
 
 BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
 UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "width": 4, "encoder": [1, 1], "decoder": [1, 1]}}
@@ -90,6 +91,8 @@ def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
             "train__optim_g__type": "AdamW", "train__optim_g__weight_decay": 0.01, "train__grad_clip": 0.3,
             "train__scheduler": COSINE, "train__warmup_iter": 3,
         },
+        {"datasets__train__late_crop_size": 32, "datasets__train__num_worker_per_gpu": 2},
+        {"datasets__train__late_crop_size": 16, "datasets__train__source": "device"},
         {"train__optim_g__type": "RAdam", "train__scheduler": {**COSINE, "start": 4}},
     ],
     ids=lambda changes: " ".join(f"{key.rpartition('__')[2]} {value}" for key, value in changes.items())[:60],
@@ -99,6 +102,32 @@ def test_so_it_is_with_other_options(data: Path, changes: dict[str, Any]) -> Non
     one, other = by_both(data, **changes)
     assert len(one.losses) == 12
     assert_agreed(data, one, other, 12)
+
+
+def test_crops_are_larger_after_that_share_of_the_iterations_in_both(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[list[int]] = []
+    gradients = Distiller.gradients
+
+    def noted(self: Distiller, images: Any, *more: Any, **options: Any) -> Any:
+        assert len({image.shape for image in images}) == 1
+        assert len(images[0]) == 2  # as many crops as before
+        sides[-1].append(images[0].shape[-1])
+        return gradients(self, images, *more, **options)
+
+    monkeypatch.setattr(Distiller, "gradients", noted)
+    tried: list[int] = []
+    for engine in ("mm.training", "models.distillation_model"):
+        monkeypatch.setattr(f"rainoerme_plugin.{engine}.try_crop", lambda network, side: tried.append(side))
+    changes = {"datasets__train__late_crop_size": 32, "datasets__train__late_from": 0.6, "val": None}
+    options = tiny_options(data, **{**LEARNING, **changes})
+    for train in (by_basicsr, by_mmengine):
+        for total, late in ((12, 7), (5, 3)):  # 7.2 and 3 iterations
+            sides.append([])
+            train(Request(options, (f"train.total_iter={total}",), root=data / train.__name__))
+            assert sides[-1] == [24] * late + [32] * (total - late)
+    assert tried == [24, 32] * 4  # before the first iteration
 
 
 def test_a_cosine_follows_total_iter_after_a_warm_up_in_both(data: Path) -> None:

@@ -71,8 +71,9 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
         {"network_g": NORMED, "train__precision": "float16"},
         {"network_g": CHANCE},
         {"train__optim_g__type": "NAdam", "train__scheduler": COSINE, "train__warmup_iter": 9, "train__grad_clip": 0.3},
+        {"datasets__train__late_crop_size": 32, "datasets__train__late_from": 0.7},
     ],
-    ids=["plain", "milestone", "no mean", "parts", "statistics", "chance", "cosine"],
+    ids=["plain", "milestone", "no mean", "parts", "statistics", "chance", "cosine", "late crops"],
 )
 @pytest.mark.usefixtures("normed")
 def test_whoever_goes_on_the_end_is_the_same(
