@@ -74,6 +74,18 @@ Positive = Annotated[Integer, Field(ge=1, le=LARGEST)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Place = Annotated[str, Field(min_length=1)]
 """Of a file or folder: no text at all would be the current folder."""
+
+
+def _listed(value: Any) -> Any:
+    """Accept one path for a list of one."""
+    if not isinstance(value, str | list) or value == "":
+        raise ValueError(f"expected a path, or a list of paths, got {brief(value)}")
+    return [value] if isinstance(value, str) else value
+
+
+Places = Annotated[list[Place], Field(min_length=1, max_length=1000), BeforeValidator(_listed)]
+"""Of one or several; always a list once it is read."""
+Weights = Annotated[list[Annotated[Number, Field(gt=0, le=1e9)]], Field(max_length=1000)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 RunName = Annotated[str, AfterValidator(_run_name)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
@@ -148,7 +160,7 @@ class LabelOptions(Section):
     """``datasets.train.label``: a coarse filter with its arguments, or ``type: folder`` with a path."""
 
     type: str
-    path: Place | None = None
+    path: Places | None = None
     window: list[Width] | None = None
     length: Width | None = None
     lean: Number | None = None
@@ -248,8 +260,10 @@ MOST_PIXELS = 2**30
 class UnpairedRainOptions(LoaderOptions):
     """``UnpairedRainDataset``."""
 
-    dataroot_rainy: Place
-    dataroot_clean: Place
+    dataroot_rainy: Places
+    dataroot_clean: Places
+    weights_rainy: Weights | None = None
+    weights_clean: Weights | None = None
     label: LabelOptions
     label_cache: Place | None = None
     rain: RainBankOptions | None = None
@@ -258,6 +272,21 @@ class UnpairedRainOptions(LoaderOptions):
     late_from: Annotated[Number, Field(ge=0, le=1)] = LATE_FROM
     source: Literal["files", "memory", "device"] = "files"
     seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _match(self) -> UnpairedRainOptions:
+        folders = {"dataroot_rainy": len(self.dataroot_rainy), "dataroot_clean": len(self.dataroot_clean)}
+        for key, root, given, what in (
+            ("weights_rainy", "dataroot_rainy", self.weights_rainy, "a number"),
+            ("weights_clean", "dataroot_clean", self.weights_clean, "a number"),
+            ("label.path", "dataroot_rainy", self.label.path, "a folder of labels"),
+        ):
+            if given is not None and len(given) != folders[root]:
+                raise ValueError(
+                    f"{key} should have {what} for each of the {counted(folders[root], 'path')} in {root}, in their "
+                    f"order, got {len(given)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> UnpairedRainOptions:
@@ -298,8 +327,8 @@ class SingleRainOptions(LoaderOptions):
 class MadePairsOptions(LoaderOptions):
     """``MadePairsDataset``."""
 
-    dataroot_rainy: Place
-    dataroot_clean: Place
+    dataroot_rainy: Places
+    dataroot_clean: Places
     rain: RainBankOptions = RainBankOptions(type="plain")
     pairs: Positive = 40
     crop_size: Positive = 128

@@ -151,7 +151,8 @@ def refuse_test_data(datasets: Mapping[str, Any], variant: str) -> None:
     """
     for phase, options in datasets.items():
         for key, value in options.items():
-            if key.startswith("dataroot") and value and "test" in [part.lower() for part in Path(value).parts]:
+            roots = (value if isinstance(value, list) else [value]) if key.startswith("dataroot") and value else []
+            if "test" in [part.lower() for root in roots for part in Path(root).parts]:
                 raise OptionError(f"{variant}: datasets.{phase}.{key}: settings are not chosen on test data ({value})")
 
 

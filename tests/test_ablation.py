@@ -54,8 +54,8 @@ def test_the_table_compares_at_the_last_iteration_that_all_variants_have() -> No
     assert "iteration 0" in table({"base": {0: {}}}, {})[0]
 
 
-@pytest.mark.parametrize("path", ["data/Rain100L/test", "data/Test/rain", "test"])
-def test_test_data_are_refused(path: str) -> None:
+@pytest.mark.parametrize("path", ["data/Rain100L/test", "data/Test/rain", "test", ["data/train", "data/test"]])
+def test_test_data_are_refused(path: Any) -> None:
     with pytest.raises(OptionError, match=r"one: datasets.val.dataroot: settings are not chosen on test data"):
         refuse_test_data({"val": {"name": "test", "dataroot": path}}, "one")
 

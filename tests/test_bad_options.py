@@ -488,7 +488,7 @@ def test_an_override_is_refused(place: Path, override: str, message: str) -> Non
         ("datasets.train.crop_size=1000000000000", "is more than any machine can train on at once"),
         ("datasets.train.batch_size_per_gpu=1000000000", "is more than any machine can train on at once"),
         ("datasets.train.num_worker_per_gpu=1000000", "num_worker_per_gpu: should be less than or equal to 256"),
-        ("datasets.train.dataroot_rainy=''", "dataroot_rainy: String should have at least 1 character"),
+        ("datasets.train.dataroot_rainy=''", "dataroot_rainy: expected a path, or a list of paths, got ''"),
         ("datasets.train.type=[x]", "datasets.train.type: no data set is called ['x']"),
         ("datasets.train.type=PairedRainDataset", "DistillationModel does not train on PairedRainDataset"),
         ("datasets.val.type=UnpairedRainDataset", "UnpairedRainDataset is for training"),

@@ -289,14 +289,19 @@ def _open_run(name: str, options: RunMethod) -> Method:
         run = open_run(options.folder, options.iteration)
     method = _with_network(name, options, run.network, run.file, sha256, (dict(run.built_from),))
     training = (run.options.get("datasets") or {}).get("train") or {}
-    roots = [training[key] for key in ("dataroot_rainy", "dataroot_clean", "dataroot_gt") if training.get(key)]
-    method.training_images = [str(root) for root in roots]
+    roots = [root for key in ("dataroot_rainy", "dataroot_clean", "dataroot_gt") for root in _roots(training.get(key))]
+    method.training_images = roots
     method.trained_on = " and ".join(Path(root).name for root in roots) or None
     if "dataroot_rainy" in training:
-        rainy, clean = (_short(training[key]) for key in ("dataroot_rainy", "dataroot_clean"))
+        rainy, clean = (", ".join(map(_short, _roots(training[key]))) for key in ("dataroot_rainy", "dataroot_clean"))
         method.trained_on = f"{rainy} without pairs, clean images of {clean}"
     method.about += f", {options.iteration} of the run {user_path(options.folder).name}"
     return method
+
+
+def _roots(given: object) -> list[str]:
+    """The folders that a ``dataroot`` names: none, one or several."""
+    return [str(root) for root in given] if isinstance(given, list) else [str(given)] if given else []
 
 
 def _short(path: str) -> str:

@@ -132,6 +132,16 @@ class PlainRain:
         places = counted(self.count, "plain place") + " with rain" if self.count else "no plain place with rain"
         return f"{places} in {self.having} of {counted(len(self.names), 'photograph')}"
 
+    def squares_of(self, counts: Sequence[int]) -> list[int]:
+        """How many squares each of several folders has, whose photographs lie one folder behind the other.
+
+        Args:
+            counts: Photographs of each folder.
+        """
+        folders = np.searchsorted(np.cumsum(counts), self.indices, side="right")
+        squares = np.array([len(patches) for patches in self.patches])
+        return [int(squares[folders == folder].sum()) for folder in range(len(counts))]
+
     def bank(self) -> RainBank:
         """The squares as images, named by their photographs."""
         squares, names = [], []

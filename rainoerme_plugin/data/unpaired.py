@@ -21,7 +21,7 @@ from ..errors import DataError
 from .images import planes
 from .labels import SoftLabels, check_label_sizes
 from .memory import MemorySource, into_memory
-from .order import LATE_FROM, late_start, shuffled
+from .order import LATE_FROM, Turns, late_start
 from .sources import ImageSource, Track, check_sizes, untracked
 
 SAMPLES_AN_EPOCH = 1_000_000
@@ -116,6 +116,7 @@ class UnpairedRain(Dataset[UnpairedSample]):
         crop_size: Side of the square crops in pixels.
         late_crop_size: Their side late in a run, or None: the same.
         late_from: After this share of a run's iterations it is that (`plan`).
+        turns: Of sources of several folders, by their names in `IMAGES`: which images come when.
         seed: With the sample's number, decides everything random.
         track: Shows the progress of checking the images' sizes.
 
@@ -134,6 +135,7 @@ class UnpairedRain(Dataset[UnpairedSample]):
         rain: ImageSource | None = None,
         late_crop_size: int | None = None,
         late_from: float = LATE_FROM,
+        turns: Mapping[str, Turns] | None = None,
     ) -> None:
         if crop_size < 1:
             raise DataError(f"crop_size must be at least 1, got {crop_size}")
@@ -145,6 +147,8 @@ class UnpairedRain(Dataset[UnpairedSample]):
         self._clean_sizes = check_sizes(clean, largest, track, key)
         self._rain_sizes = None if rain is None else check_sizes(rain, largest, track, key)
         self.rainy, self.labels, self.clean, self.rain = rainy, labels, clean, rain
+        sources = {"rainy": rainy, "clean": clean, **({} if rain is None else {"rain": rain})}
+        self._turns = {name: Turns([len(source)]) for name, source in sources.items()} | dict(turns or {})
         self._late_at: int | None = None
         """Number of the first sample with late crops."""
         self.seed = seed
@@ -195,8 +199,8 @@ class UnpairedRain(Dataset[UnpairedSample]):
     def draw(self, position: int) -> Draw:
         """What sample ``position`` is made of; no image is read."""
         random, side = np.random.default_rng([self.seed, position]), self.side(position)
-        rainy = shuffled(self.seed, position, len(self._rainy_sizes), kind=1)
-        clean = shuffled(self.seed, position, len(self._clean_sizes), kind=2)
+        rainy = self._turns["rainy"].at(self.seed, position, 1, random)
+        clean = self._turns["clean"].at(self.seed, position, 2, random)
 
         def corner(size: NDArray[np.int32]) -> tuple[int, int]:
             height, width = size.tolist()
@@ -207,7 +211,7 @@ class UnpairedRain(Dataset[UnpairedSample]):
         drawn = Draw(rainy, *window, *flips, clean, *corner(self._clean_sizes[clean]))
         if self._rain_sizes is None:
             return drawn
-        rain = shuffled(self.seed, position, len(self._rain_sizes), kind=3)
+        rain = self._turns["rain"].at(self.seed, position, 3, random)
         top, left = corner(self._rain_sizes[rain])
         return drawn._replace(rain=rain, rain_top=top, rain_left=left)
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from ..data.joined import joined, open_sources
 from ..data.labels import SoftLabels, kept_labels, ready_labels
+from ..data.order import Turns
 from ..data.paired import MadePairs, PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
 from ..data.rain import FEWEST, LEAST_SHARE, PHOTOGRAPHS, LargeEnough, find_plain_rain
@@ -58,23 +60,31 @@ def _given(kind: type, opt: Mapping[str, Any] | None, keys: Mapping[str, Any]) -
 
 
 def _bank(
-    options: RainBankOptions, rainy: ImageSource, opt: Mapping[str, Any], show: Track[Any]
-) -> tuple[ImageSource | None, str]:
-    """A bank of rain, None where the photographs have too few plain places; and what is to be told of it."""
+    options: RainBankOptions, rainy: ImageSource, folders: Turns, opt: Mapping[str, Any], show: Track[Any]
+) -> tuple[ImageSource | None, Turns, str]:
+    """A bank of rain, which of its squares come when, and what is to be told of it.
+
+    The bank is None where the photographs have too few plain places. Its squares follow the weights of the
+    photographs' ``folders``.
+    """
     key = f"{_section(opt)}.rain"
     places = options.build(key)
     with _named(opt, "rain"):
         if places is None:
             bank = open_source(str(options.path))
-            return bank, f"{key}: {counted(len(bank), 'image')} of rain"
+            return bank, Turns([len(bank)]), f"{key}: {counted(len(bank), 'image')} of rain"
         most = options.photographs or PHOTOGRAPHS
         found = find_plain_rain(rainy, places, most, options.cache, show, *rank_and_world())
+    squares, told = Turns(found.squares_of(folders.counts), folders.weights), f"{key}: {found}"
     if found.is_enough:
-        return found.bank(), f"{key}: {found}"
-    return None, (
-        f"{key}: {found}, too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs; "
+        for place in [place for place, count in enumerate(squares.counts) if folders.weights and not count]:
+            told += f"; none in dataroot_rainy.{place}, whose weight goes to the others"
+        return found.bank(), squares, told
+    told += (
+        f", too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs; "
         "'basicsr prepare rain' shows what there is)"
     )
+    return None, squares, told
 
 
 class UnpairedRainDataset(UnpairedRain):
@@ -87,18 +97,23 @@ class UnpairedRainDataset(UnpairedRain):
         self.opt = opt = _given(type(self), opt, keys)
         options = read_section(UnpairedRainOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot_rainy"):
-            rainy = open_source(options.dataroot_rainy)
+            folders = open_sources(options.dataroot_rainy)
         with _named(opt, "dataroot_clean"):
-            clean = open_source(options.dataroot_clean)
-        for key, source in (("dataroot_rainy", rainy), ("dataroot_clean", clean)):
-            _tell(opt, key, source.notes)
+            clean_folders = open_sources(options.dataroot_clean)
+        for key, sources in (("dataroot_rainy", folders), ("dataroot_clean", clean_folders)):
+            _tell(opt, key, (note for source in sources for note in source.notes))
+        rainy, clean = joined(folders), joined(clean_folders)
+        turns = {
+            "rainy": Turns([len(source) for source in folders], options.weights_rainy),
+            "clean": Turns([len(source) for source in clean_folders], options.weights_clean),
+        }
         rank, world = rank_and_world()
         show = track if rank == 0 else untracked
         coarse_filter = options.label.build(f"{_section(opt)}.label")
         labels: ImageSource
         with _named(opt, "label"):
             if coarse_filter is None:
-                labels = ready_labels(rainy, str(options.label.path))
+                labels = joined([ready_labels(*each) for each in zip(folders, options.label.path or (), strict=True)])
             elif options.label_cache:
                 labels = kept_labels(rainy, coarse_filter, options.label_cache, show, rank, world)
             else:
@@ -107,11 +122,12 @@ class UnpairedRainDataset(UnpairedRain):
         """What is to be told of a bank of rain."""
         rain, late = None, options.late_crop_size
         if options.rain is not None:
-            bank, told = _bank(options.rain, rainy, opt, show)
+            bank, squares, told = _bank(options.rain, rainy, turns["rainy"], opt, show)
             self.notes.append(told if bank else f"{told}: training goes on with the rain that the network itself finds")
-            rain = bank and LargeEnough(bank, max(options.crop_size, late or 0))
+            if bank:
+                rain, turns["rain"] = LargeEnough(bank, max(options.crop_size, late or 0)), squares
         super().__init__(
-            rainy, labels, clean, options.crop_size, options.seed or 0, show, rain, late, options.late_from
+            rainy, labels, clean, options.crop_size, options.seed or 0, show, rain, late, options.late_from, turns
         )
         self.on_device = options.source == "device"
         if options.source != "files":
@@ -178,10 +194,11 @@ class MadePairsDataset(MadePairs):
         self.opt = opt = _given(type(self), opt, keys)
         options = read_section(MadePairsOptions, _options(opt), _section(opt))
         with _named(opt, "dataroot_rainy"):
-            rainy = open_source(options.dataroot_rainy)
+            rainy = joined(open_sources(options.dataroot_rainy))
         with _named(opt, "dataroot_clean"):
-            clean = open_source(options.dataroot_clean)
-        bank, told = _bank(options.rain, rainy, opt, track if rank_and_world()[0] == 0 else untracked)
+            clean = joined(open_sources(options.dataroot_clean))
+        show = track if rank_and_world()[0] == 0 else untracked
+        bank, _, told = _bank(options.rain, rainy, Turns([len(rainy)]), opt, show)
         if bank is None:
             raise DataError(f"{told}; no pairs can be made of it")
         with _named(opt, "dataroot_clean"):

@@ -70,7 +70,7 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
         dataset.setdefault("name", phase)
         if "scale" in opt:
             dataset.setdefault("scale", opt["scale"])
-        for key in [key for key in dataset if key.startswith("dataroot") and isinstance(dataset[key], str)]:
+        for key in [key for key in dataset if key.startswith("dataroot") and isinstance(dataset[key], str | list)]:
             dataset[key] = _found(dataset[key], request.root)
         for key in ("label", "rain"):
             if isinstance(dataset.get(key), Mapping) and dataset[key].get("path"):
@@ -104,8 +104,10 @@ def _check_names(option_file: Path, datasets: Mapping[str, Mapping[str, Any]]) -
             )
 
 
-def _found(name: str, root: Path) -> str:
-    """A path as given, from here; what is not here but below ``--root`` is meant there."""
+def _found(name: Any, root: Path) -> Any:
+    """A path, or each of a list, as given, from here; what is not here but below ``--root`` is meant there."""
+    if isinstance(name, list):
+        return [_found(each, root) for each in name]
     path = user_path(name)
     return str(root.resolve() / path if not path.exists() and (root / path).exists() else path)
 

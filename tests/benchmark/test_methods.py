@@ -149,6 +149,11 @@ def test_a_run_is_its_options_and_weights(tmp_path: Path) -> None:
     assert method.training_images == ["data/mine/rain", "data/bsd"]
     assert method.trained_on == "data/mine/rain without pairs, clean images of data/bsd"
     assert method.about == "PReNet, latest of the run mine"
+    run["datasets"]["train"]["dataroot_rainy"] = ["data/mine/rain", "data/yours"]  # type: ignore[index]
+    (folder / "options.yml").write_text(yaml.safe_dump(run))
+    method = opened("run", folder=str(folder))
+    assert method.training_images == ["data/mine/rain", "data/yours", "data/bsd"]
+    assert method.trained_on == "data/mine/rain, data/yours without pairs, clean images of data/bsd"
     said = opened("run", folder=str(folder), trained_on="my photographs", training_images=["x"])
     assert (said.trained_on, said.training_images) == ("my photographs", ["x"])
     with pytest.raises(WeightsError, match=r"methods\.m: no such checkpoint: .*net_g_500\.pth"):

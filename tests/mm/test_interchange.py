@@ -93,6 +93,36 @@ def test_whoever_goes_on_the_end_is_the_same(
             assert not list(root.glob("experiments/tiny_*")), "set aside"
 
 
+def test_several_folders_below_root_with_weights_labels_and_late_crops(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(data / "more rainy", 3, seed=7, prefix="rain")
+    write_images(data / "more clean", 1, seed=8)
+    for name in ("rainy", "more rainy"):
+        write_images(data / f"{name} labels", 3, seed=9)
+    settings = {
+        "dataroot_rainy": ["rainy", "more rainy"],
+        "dataroot_clean": ["clean", "more clean"],
+        "weights_rainy": [1, 2.5],
+        "weights_clean": [3, 1],
+        "label": {"_delete_": True, "type": "folder", "path": ["rainy labels", "more rainy labels"]},
+        "label_cache": None,
+        "late_crop_size": 32,
+        "late_from": 0.7,
+    }
+    options = tiny_options(data, **LEARNING, **{f"datasets__train__{key}": value for key, value in settings.items()})
+    roots = {name: data / name for name in ("whole", "half")}
+    for root in roots.values():
+        root.mkdir()
+        for images in [path for path in data.iterdir() if "rainy" in path.name or "clean" in path.name]:
+            (root / images.name).symlink_to(images)
+    run("basicsr", options, roots["whole"])
+    stopped_at_half("mmengine", options, roots["half"], monkeypatch)
+    run("basicsr", options, roots["half"], resume=True)
+    assert not differing(network(roots["half"]), network(roots["whole"]))
+    assert not differing(saved(roots["half"], LAST), saved(roots["whole"], LAST))
+
+
 def test_a_run_that_changes_its_engine_often(data: Path) -> None:
     options = tiny_options(data, **LEARNING)
     run("basicsr", options, data / "whole")

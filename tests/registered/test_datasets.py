@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tiny import tiny_data, write_images
 from rainoerme_plugin.data import memory
 from rainoerme_plugin.data.labels import kept_labels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.rain import PlainRain
 from rainoerme_plugin.data.sources import FolderSource, untracked
 from rainoerme_plugin.data.unpaired import UnpairedRain
 from rainoerme_plugin.errors import DataError, OptionError
@@ -236,6 +238,111 @@ def test_missing_images_are_told_with_their_option(data: Path, key: str, name: s
     (data / "empty").mkdir()
     with pytest.raises(DataError, match=rf"^datasets\.train\.{key}: {message}"):
         UnpairedRainDataset(unpaired(data, **{key: str(data / "empty" / name)}))
+
+
+# --- several folders ---
+
+
+def several(data: Path, **changes: Any) -> dict[str, Any]:
+    """Two folders of rainy images, whose names are the same in both, with labels for each, and two of clean ones."""
+    for name, seed in (("more rainy", 4), ("more clean", 5), ("label 1", 6), ("label 2", 7)):
+        if not (data / name).exists():
+            write_images(data / name, 3, seed=seed)
+    roots = {key: [str(data / name), str(data / f"more {name}")] for key, name in zip(ROOTS, NAMES, strict=True)}
+    return unpaired(data, **{**roots, **changes})
+
+
+ROOTS, NAMES = ("dataroot_rainy", "dataroot_clean"), ("rainy", "clean")
+
+
+def test_folders_come_by_their_weights_with_labels_of_their_own(data: Path) -> None:
+    labels = [str(data / "label 1"), str(data / "label 2")]
+    label = {"type": "folder", "path": labels}
+    dataset = UnpairedRainDataset(several(data, weights_rainy=[3, 1], weights_clean=[0.5, 2], label=label))
+    seen: dict[str, list[str]] = {"rainy_path": [], "clean_path": []}
+    for position in range(300):
+        sample = dataset[position]
+        for key, folders in seen.items():
+            folders.append(Path(sample[key]).parent.name)  # type: ignore[literal-required]
+        rainy = Path(sample["rainy_path"])
+        if position < 24:
+            made = Path(labels[rainy.parent.name == "more rainy"]) / rainy.name
+            assert is_window(levels(sample["label"]), pixels(made))
+            assert is_window(levels(sample["rainy"]), pixels(rainy))
+    assert seen["rainy_path"].count("rainy") / 300 == pytest.approx(0.75, abs=0.1)
+    assert seen["clean_path"].count("clean") / 300 == pytest.approx(0.2, abs=0.1)
+
+
+@pytest.mark.parametrize("more", [{}, {"weights_rainy": [2.0], "weights_clean": [1]}])
+def test_one_folder_in_a_list_is_that_folder(data: Path, more: dict[str, Any]) -> None:
+    plain = UnpairedRainDataset(unpaired(data))
+    listed = UnpairedRainDataset(
+        unpaired(data, dataroot_rainy=[str(data / "rainy")], dataroot_clean=[str(data / "clean")], **more)
+    )
+    for position in range(12):
+        for key in ("rainy", "label", "clean"):
+            assert torch.equal(plain[position][key], listed[position][key])
+
+
+def test_labels_of_all_folders_are_kept_once(data: Path) -> None:
+    kept = UnpairedRainDataset(several(data, weights_rainy=[1, 1]))
+    assert len(list((data / "cache").rglob("*.png"))) == 6
+    made = UnpairedRainDataset(several(data, weights_rainy=[1, 1], label_cache=None, source="memory"))
+    for position in range(12):
+        for key in ("rainy", "label", "clean"):
+            assert torch.equal(made[position][key], kept[position][key])
+
+
+def test_a_bank_follows_the_weights_of_its_photographs_folders(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Squares are as bright as the folder's number says; the third folder has none.
+    write_images(data / "third", 2, seed=8)
+    opt = several(data, weights_rainy=[1, 4, 50], rain={"type": "plain"})
+    opt["dataroot_rainy"].append(str(data / "third"))
+    square = {bright: SimpleNamespace(rain=np.full((16, 16), bright, np.uint8)) for bright in (10, 20)}
+    patches: Any = [[square[10]] * 3, [square[10]] * 40, [], [square[20]] * 2, [square[20]], [], [], []]
+    found = PlainRain([str(number) for number in range(8)], list(range(8)), patches, 1.0)
+    monkeypatch.setattr(datasets, "find_plain_rain", lambda *_: found)
+    dataset = UnpairedRainDataset(opt)
+    seen = [int(dataset[position]["rain"][0, 0, 0]) for position in range(400)]
+    assert set(seen) == {10, 20}
+    assert seen.count(20) / 400 == pytest.approx(0.8, abs=0.08)
+    assert dataset.notes[0].endswith("; none in dataroot_rainy.2, whose weight goes to the others")
+    dataset = UnpairedRainDataset({**opt, "weights_rainy": None})
+    assert [int(dataset[position]["rain"][0, 0, 0]) for position in range(46)].count(20) == 3  # each square once
+    assert "weight" not in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights_rainy": [1, 2, 3]}, "weights_rainy should have a number for each of the 2 paths in dataroot_rainy"),
+        ({"weights_clean": [1]}, "weights_clean should have a number for each of the 2 paths in dataroot_clean, in th"),
+        ({"weights_rainy": [1, 0]}, "weights_rainy.1: should be greater than 0, got 0"),
+        ({"weights_rainy": [-2, 1]}, "weights_rainy.0: should be greater than 0, got -2"),
+        ({"weights_rainy": [1, float("nan")]}, "weights_rainy.1: should be a finite number"),
+        ({"weights_rainy": 3}, "weights_rainy: should be a list, got 3"),
+        ({"weights_rainy": ["1e-3", 1]}, "weights_rainy.0: '1e-3' is text to YAML; write 1.0e-3"),
+        ({"dataroot_rainy": []}, "dataroot_rainy: should have at least 1 value, got []"),
+        ({"dataroot_rainy": 3}, "dataroot_rainy: expected a path, or a list of paths, got 3"),
+        ({"dataroot_clean": ["x", 3]}, "dataroot_clean.1: should be a string, got 3"),
+        (
+            {"label": {"type": "folder", "path": "labels"}},
+            "label.path should have a folder of labels for each of the 2 paths in dataroot_rainy, in their order, got",
+        ),
+    ],
+)
+def test_what_does_not_fit_several_folders_is_named(data: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=rf"^datasets\.train[.:] ?{re.escape(message)}"):
+        UnpairedRainDataset(several(data, **changes))
+
+
+@pytest.mark.parametrize("key", ROOTS)
+def test_a_folder_named_twice_or_empty_is_told_with_its_option(data: Path, key: str) -> None:
+    (data / "empty").mkdir()
+    root = str(data / "rainy")
+    for other, told in ((root, f"{root} is named twice"), (str(data / "empty"), "no images")):
+        with pytest.raises(DataError, match=rf"^datasets\.train\.{key}: {re.escape(told)}"):
+            UnpairedRainDataset(unpaired(data, **{key: [root, other]}))
 
 
 def test_processes_share_the_labels_and_only_the_first_shows_its_progress(
