@@ -208,7 +208,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         models = folder / "experiments" / experiment / "models"
         models.mkdir(parents=True)
         shutil.copy(folder / "net.pth", models / "net_g_latest.pth")
-        options = (ROOT / "options" / "distill_labels.yml").read_text().replace("distill.yml", str(ROOT / "options" / "distill.yml")).replace("channels: 16 ", "channels: 4 ")
+        options = (ROOT / "options" / "distill_labels.yml").read_text()
+        options = options.replace("_base_: ", f"_base_: {ROOT / 'options'}/").replace("channels: 16 ", "channels: 4 ")
         (models.parent / "options.yml").write_text(options)
     if find_spec("av"):
         write_film(folder / "film.mp4")

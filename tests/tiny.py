@@ -54,7 +54,7 @@ def tiny_data(root: Path) -> Path:
 
 
 def tiny_options(root: Path, **changes: Any) -> Path:
-    """An option file in ``root`` that inherits from options/distill_labels.yml; ``changes`` have dots written as ``__``."""
+    """An option file in ``root`` that inherits from distill_labels.yml; ``changes`` have dots written as ``__``."""
     options: dict[str, Any] = {
         "_base_": str(OPTIONS / "distill_labels.yml"),
         "name": "tiny",
