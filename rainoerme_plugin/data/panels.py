@@ -103,7 +103,7 @@ def picture_of(rainy: Tensor, derained: Tensor, clean: Tensor | None) -> RGB:
 
 def stages_of(step: DistillationStep) -> dict[str, Tensor]:
     """The crops of a training step in all their stages, the first `PANEL_ROWS` of the batch, by name."""
-    if step.rainy is step.synthetic:  # all rain is of a bank
+    if step.is_of_bank:
         images = {"clean + rain": step.synthetic, "rain layer": show_rain(step.rain), "derained": step.derained}
         images["clean"] = step.label
         return {name: batch[:PANEL_ROWS].detach() for name, batch in images.items()}

@@ -46,6 +46,11 @@ class DistillationStep:
     """The clean image with that rain: the input of the second stage (the clean image itself during warm-up)."""
 
     @property
+    def is_of_bank(self) -> bool:
+        """Whether there was no first stage."""
+        return self.rainy is self.synthetic
+
+    @property
     def derained(self) -> Tensor:
         """The rainy image less its rain layer, as at test time."""
         return self.rainy - self.layer
@@ -287,9 +292,8 @@ def _together(steps: Sequence[DistillationStep]) -> DistillationStep:
     """The step of a whole batch, of those of its equal parts: losses are their mean."""
     names = (field.name for field in fields(DistillationStep))
     values = {name: [getattr(step, name) for step in steps] for name in names}
-    return DistillationStep(
-        **{name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()}
-    )
+    whole = {name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()}
+    return DistillationStep(**{**whole, "rainy": whole["synthetic"]})
 
 
 def _exchanging(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:

@@ -251,7 +251,8 @@ def own_seed(seed: int) -> int:
 
 def named_losses(step: DistillationStep) -> dict[str, Tensor]:
     """What the log has of a step, by the names in it."""
-    return {"l_soft": step.soft_loss, "l_hard": step.hard_loss, "rain_energy": step.rain_energy}
+    own = {"l_hard": step.hard_loss, "rain_energy": step.rain_energy}
+    return own if step.is_of_bank else {"l_soft": step.soft_loss, **own}
 
 
 def _from_compiler(error: Exception) -> bool:
