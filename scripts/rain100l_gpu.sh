@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Rain100L without pairs on a GPU for so many minutes, then the score on the test pairs:
 #   RAINOERME_DATA=FOLDER bash scripts/rain100l_gpu.sh 60 [RECIPE] [KEY=VALUE ...]
-# RECIPE is rain100l_unpaired (distill.yml, if none is named), rain100l_prenet (the same with PReNet), or
-# rain100l_paper (the paper's). Run again, it goes on. PYTHON names an interpreter with the package; else .venv is
+# RECIPE is rain100l_unpaired (distill.yml, if none is named), rain100l_labels (distill_labels.yml), rain100l_prenet (the
+# same with PReNet), or rain100l_paper (the paper's). Run again, it goes on. PYTHON names an interpreter with the package; else .venv is
 # used. The log has the iteration times.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
