@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from rendered import write_photographs
+from tiny import write_images
 from torch import Tensor, nn
 
 from rainoerme_plugin.config import Request
@@ -25,6 +27,24 @@ LEARNING: dict[str, Any] = {
     "logger__save_checkpoint_freq": 6,
 }
 """Changes to `tiny_options` by which weights and images change visibly in a few iterations."""
+
+
+def with_bank(data: Path, **values: Any) -> dict[str, Any]:
+    """Changes to `tiny_options` by which rain of plain places goes onto clean images; ``data`` gets photographs for it.
+
+    Values are of the keys of ``train.distillation.rain``, of ``train`` or of ``datasets.train``.
+    """
+    write_photographs(data / "rainy", 5, size=(96, 112))
+    write_images(data / "clean", 3, seed=2)
+    places = {"_delete_": True, "type": "plain", "patch": 32, "evidence": 1.3}
+    changes = {**LEARNING, "datasets__train__rain": places, "datasets__train__label_cache": str(data / "labels")}
+    rain = {key: values.pop(key) for key in ("bank", "none", "grey") if key in values}
+    changes["train__distillation"] = {**LEARNING["train__distillation"], "rain": rain}
+    for key, value in values.items():
+        changes[f"{'train' if key in ('accumulation', 'grad_clip') else 'datasets__train'}__{key}"] = value
+    return changes
+
+
 NORMED = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}}
 """``network_g`` with batch norms; `normed` must have been asked for."""
 
@@ -76,7 +96,7 @@ def by_basicsr(request: Request) -> Record:
         record.rates.append([group["lr"] for group in self.optimizer_g.param_groups])
         optimize(self, iteration)
         log = self.get_current_log()
-        record.losses.append(tuple(float(log[name]) for name in NAMES))  # type: ignore[arg-type]
+        record.losses.append(tuple(float(log.get(name, 0.0)) for name in NAMES))  # type: ignore[arg-type]
 
     def reported(self: Any, iteration: Any, name: str, count: int, board: Any) -> None:
         found = record.figures.setdefault(int(iteration), {})
@@ -102,7 +122,7 @@ def by_mmengine(request: Request) -> Record:
     def noted(self: Any, data: Any, optim_wrapper: Any) -> Any:
         record.rates.append([group["lr"] for group in optim_wrapper.optimizer.param_groups])
         log = step(self, data, optim_wrapper)
-        record.losses.append(tuple(float(log[name]) for name in NAMES))  # type: ignore[arg-type]
+        record.losses.append(tuple(float(log.get(name, 0.0)) for name in NAMES))  # type: ignore[arg-type]
         return log
 
     def validated(self: Any) -> dict[str, float]:

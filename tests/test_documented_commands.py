@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
+from rendered import write_photographs
 from tiny import write_images, write_network
 
 from rainoerme_plugin.benchmark.options import read_benchmark
@@ -91,6 +92,12 @@ def run(text: str, place: Path) -> None:
     assert main([*arguments, *SMALL.get(arguments[0], [])]) == 0
 
 
+def find_rain(text: str, place: Path) -> None:
+    """As `run`, of photographs that have some."""
+    write_photographs(place / "datasets" / "rainy", 2)
+    run(text, place)
+
+
 TRAIN = "train.total_iter=2 train.scheduler.start=1 train.scheduler.end=2 datasets.train.crop_size=16 val.val_freq=2"
 TRAIN += " datasets.train.batch_size_per_gpu=1 datasets.train.num_worker_per_gpu=0 logger.use_tb_logger=false"
 TRAIN += " logger.print_freq=1 logger.save_checkpoint_freq=2 datasets.val.limit=1 --device cpu"
@@ -161,6 +168,7 @@ WAYS: list[tuple[str, Way, str]] = [
     (r".*\[--|.*\[KEY|.*\.\.\.|basicsr prepare check --allow", usage, "shows what may be given"),
     (r"basicsr prepare demo", check, "renders for a minute"),
     (r"basicsr derain --weights \S+$", usage, "names no input"),
+    (r"basicsr prepare rain", find_rain, ""),
     (r"basicsr (derain|prepare|list|test -opt options/test.yml)", run, ""),
     (r"basicsr export .*--check", run, ""),
     (r"basicsr export", check, "as with --check, which takes ten seconds"),

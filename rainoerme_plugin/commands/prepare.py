@@ -1,4 +1,4 @@
-"""Check images, make soft labels, pack LMDBs, make the demo data set.
+"""Check images, make soft labels, find rain in plain places, pack LMDBs, make the demo data set.
 
 All of it may be interrupted and run again: what is done stays done. Labels and LMDBs may be made in parts, by processes
 on many machines that know nothing of each other (docs/scaling.md).
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, OptionError, counted
+from ..errors import DataError, OptionError, counted, one_line
 from .arguments import add_device, add_weights
 
 if TYPE_CHECKING:
@@ -52,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
     add_device(labels, "with --weights: ")
     labels.set_defaults(part_run=_labels)
+
+    rain = parts.add_parser("rain", help="find rain in plain places of rainy photographs, and show it on sheets")
+    rain.add_argument("rainy", type=Path, metavar="RAINY", help="folder or LMDB of rainy photographs")
+    keys_help = "what to look for, by the keys of datasets.train.rain: evidence=1.35 lean=90 (options/distill.yml)"
+    rain.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=keys_help)
+    look_help = "a new folder: sheet-1.png ... to look at, and squares/ for 'rain: {type: folder, path: OUT/squares}'"
+    rain.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=look_help)
+    kept_help = "folder to keep what is found in, for a next time and for training: datasets.train.rain.cache"
+    rain.add_argument("--cache", metavar="DIR", help=kept_help)
+    rain.set_defaults(part_run=_rain)
 
     pack = parts.add_parser("lmdb", help="pack a folder of images into an LMDB in BasicSR's layout")
     pack.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images")
@@ -166,21 +176,28 @@ def _spare(rainy: FileSource, output: Path, names: Sequence[str]) -> None:
 
 
 def _filter(arguments: argparse.Namespace) -> CoarseFilter:
-    from ..config import parse_yaml
     from ..options import DEFAULT_LABEL, LabelOptions, read_section
 
     if arguments.flips:
         raise OptionError("--flips is for labels by a network: give --weights, too")
-    settings: dict[str, object] = dict(DEFAULT_LABEL)
-    for text in arguments.settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise OptionError(f"'{text}': expected KEY=VALUE, such as window=[1,9]")
-        settings[key] = parse_yaml(value, f"'{text}'")
+    settings = {**DEFAULT_LABEL, **_settings(arguments.settings, "window=[1,9]")}
     coarse_filter = read_section(LabelOptions, settings, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
     return coarse_filter
+
+
+def _settings(texts: Iterable[str], example: str) -> dict[str, object]:
+    """What KEY=VALUE arguments say."""
+    from ..config import parse_yaml
+
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"'{text}': expected KEY=VALUE, such as {example}")
+        settings[key] = parse_yaml(value, f"'{text}'")
+    return settings
 
 
 def _network(arguments: argparse.Namespace) -> CoarseFilter:
@@ -194,6 +211,60 @@ def _network(arguments: argparse.Namespace) -> CoarseFilter:
     )
     opened = derainer.opened
     return NetworkLabels(derainer, f"{opened.identity[:16]}-{opened.code[:8]}", arguments.flips)
+
+
+def _rain(arguments: argparse.Namespace) -> int:
+    from ..data.images import encode_png
+    from ..data.rain import ADVICE, NEEDED, PHOTOGRAPHS, find_plain_rain
+    from ..data.sheets import cells_of, sheet_paths, sheets_of, square_names
+    from ..data.sources import open_source
+    from ..files import write_whole
+    from ..options import RainBankOptions, read_section
+    from ..progress import track
+
+    settings = {"type": "plain", **_settings(arguments.settings, "evidence=1.35")}
+    if arguments.cache is not None:
+        settings["cache"] = arguments.cache
+    options = read_section(RainBankOptions, settings, "rain")
+    places = options.build()
+    if places is None:
+        raise OptionError("rain: 'type: folder' names rain that is found already")
+    rainy = open_source(arguments.rainy)
+    _note(rainy.notes)
+    output = arguments.output
+    _is_new(output)
+    found = find_plain_rain(rainy, places, options.photographs or PHOTOGRAPHS, options.cache, track)
+    if not found.count:
+        raise DataError(f"{arguments.rainy}: {found}; {ADVICE}")
+    cells = cells_of(found, rainy, track)
+    try:
+        for names, patches in zip(square_names(found), found.patches, strict=True):
+            for name, patch in zip(names, patches, strict=True):
+                write_whole(output / "squares" / name, encode_png(patch.rain))
+        sheets = sheet_paths(output, len(cells))
+        for path, sheet in zip(sheets, sheets_of(cells), strict=True):
+            write_whole(path, encode_png(sheet))
+    except OSError as error:
+        raise DataError(f"cannot keep the rain that was found: {one_line(error)}") from None
+    for line in found.told():
+        print(line)
+    last = f" to {sheets[-1].name}" if len(sheets) > 1 else ""
+    print(f"look at {sheets[0]}{last}, the most evident come first; each square is a file in {output / 'squares'}")
+    if not found.is_enough:
+        print(f"too few for a bank ({NEEDED}); {ADVICE}", file=sys.stderr)
+    return 0
+
+
+def _is_new(output: Path) -> None:
+    """Refuse to mix squares of two runs, or to put sheets among other images."""
+    import os
+
+    try:
+        there = sorted(os.listdir(output)) if os.path.isdir(output) else []
+    except OSError as error:
+        raise DataError(f"-o {output}: {one_line(error)}") from None
+    if there:
+        raise OptionError(f"-o {output}: the folder is not empty, it holds {there[0]}; name a new one, or remove it")
 
 
 def _lmdb(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@ also be a folder of such images, which one can look through, remove some of, or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,21 +20,35 @@ from safetensors.numpy import load, save
 
 from ..distillation.plain import ZOOMS, Patch, PlainPlaces, find_patches, plainest
 from ..errors import DataError, counted, one_line
-from ..files import user_path, write_whole
+from ..files import remove_leftovers, user_path, write_whole
 from .images import RGB, decode_image, encode_png
 from .labels import digest_of, in_parts
 from .sources import ImageSource, Sizes, Track, cut, in_threads, untracked
 
 FEWEST = 30
 """Squares that are a bank: of fewer, the same rain would come again with every batch."""
-LEAST_SHARE = 0.03
-"""... and of so many of the photographs: of those without rain, one in seventy has something that looks like it."""
+LEAST_SHARE = 0.05
+"""... and of so many of the photographs: of those without rain, one in 35 has something that looks like it."""
+NEEDED = f"{FEWEST} squares are needed, from {LEAST_SHARE:.0%} of the photographs"
+ADVICE = (
+    "try evidence=1.35 (places that are less sure), roughness=0.6 (less plain) or lean=90 (rain of every direction), "
+    "or take more photographs, some with sky, walls or water behind the rain"
+)
+"""What to do where there are too few."""
 PHOTOGRAPHS = 1000
 """Of a set at most, unless more are asked for: more rain than they have is hardly seen twice."""
+_SQUARES = 10_000
+"""Of a set at most, the most evident of each photograph: in memory, crops of 128x128 of them take half a gigabyte."""
 _TRIED = 24
 """Photographs of a set by which it is found out how wide its streaks are."""
 _CONVINCING = 10
 """Squares in those that say something."""
+_MEMORY = 4 << 30
+"""Bytes that may be taken ..."""
+_BYTES = 25
+"""... by a photograph that is looked at, a pixel: of 24 megapixels 0.4 to 0.5 gigabytes were."""
+_NEXT_TO = 0.9
+"""So much of the most is as good as that."""
 
 
 class RainBank:
@@ -142,6 +157,15 @@ class PlainRain:
         squares = np.array([len(patches) for patches in self.patches])
         return [int(squares[folders == folder].sum()) for folder in range(len(counts))]
 
+    def told(self) -> Iterator[str]:
+        """What a user is told of them, line by line."""
+        yield f"{self}, up to {max(map(len, self.patches), default=0)} of one"
+        sides = sorted({len(patch.rain) for patches in self.patches for patch in patches})
+        if sides:
+            size = f"{sides[0]}" if len(sides) == 1 else f"{sides[0]} to {sides[-1]}"
+            wider = "" if self.zoom == 1 else f" (streaks {self.zoom:g} times as wide as in most sets)"
+            yield f"squares of {size} pixels; zoom {self.zoom:g}{wider}"
+
     def bank(self) -> RainBank:
         """The squares as images, named by their photographs."""
         squares, names = [], []
@@ -177,6 +201,8 @@ def find_plain_rain(
         DataError: A photograph cannot be read, or the cache cannot be written.
     """
     root = None if cache is None else user_path(cache) / places.key
+    for folder in root.glob("??") if root else ():
+        remove_leftovers(folder, older=3600)
 
     def find(index: int, zoom: float) -> list[Patch]:
         encoded = rainy.encoded(index)
@@ -196,11 +222,15 @@ def find_plain_rain(
     indices = spread(len(rainy), photographs)
     zoom = _zoom_of(rainy, places, [indices[place] for place in spread(len(indices), _TRIED)], find, track)
     order = in_parts(len(indices), rank, world) if root else range(len(indices))
+    threads = _threads(rainy.sizes()[indices])
     made = track(
-        in_threads(lambda place: find(indices[place], zoom), order), len(order), "looking for rain in plain places"
+        in_threads(lambda place: find(indices[place], zoom), order, threads=threads),
+        len(order),
+        "looking for rain in plain places",
     )
     found = dict(zip(order, made, strict=True))
-    patches = plainest([found[place] for place in range(len(indices))], places)
+    most = max(1, _SQUARES // len(indices))
+    patches = [each[:most] for each in plainest([found[place] for place in range(len(indices))], places)]
     return PlainRain([rainy.names[index] for index in indices], indices, patches, zoom)
 
 
@@ -216,7 +246,7 @@ def _zoom_of(
     find: Callable[[int, float], list[Patch]],
     track: Track[list[Patch]],
 ) -> float:
-    """The zoom by which plain places cover most of these photographs."""
+    """The zoom by which plain places cover most of these photographs, or one nearer to 1 by which next to as much."""
     sizes = rainy.sizes()[indices]
     tried: dict[tuple[float, ...], float] = {}
     for zoom in ZOOMS:  # the same versions of all need no second look
@@ -224,12 +254,20 @@ def _zoom_of(
     work = [
         (zoom, scale, index) for scales, zoom in tried.items() for scale, index in zip(scales, indices, strict=True)
     ]
-    found = track(in_threads(lambda each: find(each[2], each[0]), work), len(work), "how wide are the streaks")
+    tries = in_threads(lambda each: find(each[2], each[0]), work, threads=_threads(sizes))
+    found = track(tries, len(work), "how wide are the streaks")
     covered, counts = dict.fromkeys(ZOOMS, 0.0), dict.fromkeys(ZOOMS, 0)
     for (zoom, scale, _), patches in zip(work, found, strict=True):
         covered[zoom] += len(patches) * scale**2
         counts[zoom] += len(patches)
-    return max(ZOOMS, key=lambda zoom: covered[zoom] if counts[zoom] >= _CONVINCING else 0.0)
+    most = max((covered[zoom] for zoom in ZOOMS if counts[zoom] >= _CONVINCING), default=0.0)
+    return next((zoom for zoom in ZOOMS if counts[zoom] >= _CONVINCING and covered[zoom] >= _NEXT_TO * most), ZOOMS[0])
+
+
+def _threads(sizes: Sizes) -> int:
+    """How many photographs are looked at at once: as many as there are threads for, and no more than memory holds."""
+    largest = int(sizes.astype(np.int64).prod(axis=1).max())
+    return max(1, min((os.cpu_count() or 1) + 4, _MEMORY // (_BYTES * largest)))
 
 
 def _packed(patches: Sequence[Patch]) -> bytes:

@@ -92,12 +92,15 @@ class PlainPlaces:
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"window must be odd and at least 3, got {self.window}")
-        if self.sigma <= 0 or not 0 < self.tolerance < 1:
-            raise ValueError(f"sigma must be above 0 and tolerance between 0 and 1, got {self.sigma}, {self.tolerance}")
+        if not 0 < self.sigma <= _WIDEST or not 0 < self.tolerance < 1:
+            ranges = f"sigma must be above 0 and up to {_WIDEST:g}, tolerance between 0 and 1"
+            raise ValueError(f"{ranges}, got {self.sigma:g} and {self.tolerance:g}")
         if self.patch < 16 or self.longest < self.patch:
             raise ValueError(f"patch must be at least 16 and at most longest, got {self.patch} and {self.longest}")
         if self.roughness <= 0:
             raise ValueError(f"roughness must be above 0, got {self.roughness:g}")
+        if not 0 <= self.evidence <= _MOST_EVIDENCE:
+            raise ValueError(f"evidence must be from 0 to {_MOST_EVIDENCE:g}, got {self.evidence:g}")
         if not 0 < self.lean <= 90 or self.most < 1:
             raise ValueError(f"lean must be above 0 and up to 90, most at least 1, got {self.lean:g} and {self.most}")
 
@@ -117,10 +120,15 @@ class PlainPlaces:
         return scale if scale > _WORTH_A_VERSION else 1.0
 
 
-ZOOMS = (1.0, 2.0, 0.5, 4.0, 0.25, 8.0)
-"""Crops of large photographs have wide streaks, photographs that were taken from far away narrow ones."""
+ZOOMS = (1.0, 2.0, 0.5, 4.0, 8.0)
+"""Crops of large photographs have wide streaks, photographs that were taken from far away narrow ones. A version of
+more than twice ``longest`` would take minutes, and show noise."""
 _WORTH_A_VERSION = 1.4
 """A photograph that is larger by less than that is looked at as it is."""
+_WIDEST = 64.0
+"""Sigma at most: a wider mean is no background any more, and takes its time."""
+_MOST_EVIDENCE = 1.8
+"""Of a square there cannot be more (`judge`)."""
 _ROUNDS = 3
 """Of the background: each finds better what is bare, and by that a better background."""
 _CLIPPED = 0.98
@@ -131,6 +139,14 @@ _LEAST_ENERGY = 0.006
 """Mean of the rain in a square at least: noise has half of that."""
 _DARKEST = 0.2
 """What lies below the background in a square at most, in terms of the rain above it: an edge has as much of both."""
+_BORDER = 0.11
+"""Share of what is wide in the energy, times the share of what is bare, at most: rain has up to 0.10, borders more."""
+_COLOUR = 0.008
+"""A photograph has colour, if its brightest colour is so much above its darkest in the mean: two levels."""
+_MOST = 50.0
+"""Times that energy may be chroma or blobs, to count: the rest is rounding."""
+_USUAL = 16.0
+"""Times that the energy of rain is its chroma."""
 _LARGEST = 256
 """Side of a square at most, in pixels of the photograph: more than a training crop shows is of no use."""
 
@@ -183,11 +199,13 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
     Rain falls one way, has no colour, and is narrow. So the evidence is the sum of three terms:
 
     - the coherence of the structure tensor of the rain found, 0 (every direction) to 1 (one);
-    - a seventh of log(energy / chroma): how much there is for what differs between the colours;
+    - a seventh of log(energy / chroma): how much there is for what differs between the colours (in a photograph without
+      colour that says nothing, and counts as in most others);
     - a fourteenth of log(energy / blobs): ... for what of it is as wide as high.
 
     No square holds rain where the rain's mean is that of noise, where it falls flat, where the background is brighter
-    than what lies before it, or where pixels are clipped.
+    than what lies before it, where what is found is wide though most of the square is bare (the border of something
+    bright; before a curtain of heavy rain little is bare), or where pixels are clipped.
 
     Its roughness is what is neither rain nor a smooth background: the mean distance of bare pixels from the background,
     the chroma and the blobs together.
@@ -216,17 +234,18 @@ def judge(image: NDArray[Depth], apart: Separated, places: PlainPlaces) -> Judge
     lean = np.abs(np.degrees(np.arctan2(2 * xy, xx - yy))) / 2
     darker = mean(np.maximum(-over.mean(axis=2), 0))
     clipped = mean((values.max(axis=2) > _CLIPPED).astype(np.float32))
-    evidence = coherence + _times(energy, chroma) / 7 + _times(energy, blobs) / 14
+    has_colour = np.ptp(values, axis=2).mean() > _COLOUR
+    evidence = coherence + _times(energy, chroma, _MOST if has_colour else _USUAL) / 7 + _times(energy, blobs) / 14
     against = (energy < _LEAST_ENERGY) | (lean > places.lean) | (clipped > _MOST_CLIPPED)
-    against |= darker > _DARKEST * energy
     bare = apart.bare.astype(np.float32)
+    against |= (darker > _DARKEST * energy) | (blobs * mean(bare) > _BORDER * energy)
     uneven = mean(np.abs(over).mean(axis=2) * bare) / np.maximum(mean(bare), 1e-3)
     return Judged(energy, np.where(against, -np.inf, evidence), uneven + chroma + blobs, step)
 
 
-def _times(energy: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithm of how many times ``other`` the energy is, at most 50 times: less than that is rounding."""
-    return np.asarray(np.log(energy.clip(min=1e-9) / np.maximum(other, 0.02 * energy.clip(min=1e-9))))
+def _times(energy: NDArray[np.float64], other: NDArray[np.float64], most: float = _MOST) -> NDArray[np.float64]:
+    """The logarithm of how many times ``other`` the energy is, ``most`` times at most."""
+    return np.asarray(np.log(energy.clip(min=1e-9) / np.maximum(other, energy.clip(min=1e-9) / most)))
 
 
 def find_patches(image: NDArray[Depth], places: PlainPlaces, zoom: float = 1.0) -> list[Patch]:
@@ -252,12 +271,12 @@ def find_patches(image: NDArray[Depth], places: PlainPlaces, zoom: float = 1.0) 
     apart = separate(version, places)
     judged = judge(version, apart, places)
     taken: list[tuple[int, int]] = []
+    is_free = judged.evidence >= places.evidence
     for place in np.argsort(-judged.evidence, axis=None, kind="stable"):
         row, column = divmod(int(place), judged.evidence.shape[1])
-        if len(taken) == places.most or judged.evidence[row, column] < places.evidence:
-            break
-        if all(abs(row - other) >= 3 or abs(column - beside) >= 3 for other, beside in taken):
+        if is_free[row, column] and len(taken) < places.most:
             taken.append((row, column))
+            is_free[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = False
     if not taken:
         return []
     rain = _of_full_size(image, apart.background.mean(axis=2), scale)

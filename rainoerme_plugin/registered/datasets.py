@@ -15,7 +15,7 @@ from ..data.labels import SoftLabels, kept_labels, ready_labels
 from ..data.order import Turns
 from ..data.paired import MadePairs, PairedRain, SingleRain
 from ..data.pairing import Pairing, find_pairs, match_images, rainy_images
-from ..data.rain import FEWEST, LEAST_SHARE, PHOTOGRAPHS, LargeEnough, find_plain_rain
+from ..data.rain import NEEDED, PHOTOGRAPHS, LargeEnough, find_plain_rain
 from ..data.sources import FolderSource, ImageSource, Track, open_source, untracked
 from ..data.unpaired import UnpairedRain
 from ..errors import DataError, OptionError, counted
@@ -72,6 +72,7 @@ def _bank(
     with _named(opt, "rain"):
         if places is None:
             bank = open_source(str(options.path))
+            _tell(opt, "rain", bank.notes)
             return bank, Turns([len(bank)]), f"{key}: {counted(len(bank), 'image')} of rain"
         most = options.photographs or PHOTOGRAPHS
         found = find_plain_rain(rainy, places, most, options.cache, show, *rank_and_world())
@@ -80,10 +81,7 @@ def _bank(
         for place in [place for place, count in enumerate(squares.counts) if folders.weights and not count]:
             told += f"; none in dataroot_rainy.{place}, whose weight goes to the others"
         return found.bank(), squares, told
-    told += (
-        f", too few for a bank ({FEWEST} are needed, in {LEAST_SHARE:.0%} of the photographs; "
-        "'basicsr prepare rain' shows what there is)"
-    )
+    told += f", too few for a bank ({NEEDED}; 'basicsr prepare rain' shows what there is)"
     return None, squares, told
 
 

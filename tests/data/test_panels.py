@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rainoerme_plugin.data.panels import panel, show_rain, shrink
+from rainoerme_plugin.data.panels import panel, show_rain, shrink, stages_of
+from rainoerme_plugin.distillation.step import DistillationStep
 
 HEIGHT, WIDTH = 24, 60
 
@@ -113,3 +114,14 @@ def test_wide_images_shrink_by_whole_factors_to_block_means() -> None:
     assert half[1, 2, 1, 0] == image[1, 2, 2:4, 0:2].mean()
     assert half[1, 2, 1, 3] == image[1, 2, 2:4, 6:7].mean()  # the last block is what is left
     assert shrink(image, 3).shape == (2, 3, 2, 3)
+
+
+def test_where_all_rain_is_of_a_bank_the_stages_are_four() -> None:
+    clean, rain = flat(100, 50) / 1.0, torch.full((2, 3, HEIGHT, WIDTH), 0.25)
+    synthetic = clean + rain
+    zero = torch.zeros(())
+    step = DistillationStep(zero, zero, zero, synthetic, clean, rain, rain, synthetic)
+    stages = stages_of(step)
+    assert list(stages) == ["clean + rain", "rain layer", "derained", "clean"]
+    for name, image in (("clean + rain", synthetic), ("rain layer", rain + 0.5), ("derained", clean), ("clean", clean)):
+        torch.testing.assert_close(stages[name], image)

@@ -19,8 +19,9 @@ from rainoerme_plugin.data.device import DeviceBatches
 from rainoerme_plugin.data.images import to_tensor
 from rainoerme_plugin.data.labels import SoftLabels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
+from rainoerme_plugin.data.rain import LargeEnough
 from rainoerme_plugin.data.sources import FolderSource, LmdbSource
-from rainoerme_plugin.data.unpaired import UnpairedRain, collate_rain
+from rainoerme_plugin.data.unpaired import IMAGES, UnpairedRain, collate_rain
 from rainoerme_plugin.distillation.filters import OpeningFilter
 from rainoerme_plugin.errors import DataError
 from rainoerme_plugin.training.sampler import StreamSampler
@@ -50,7 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels.mkdir()
     for path in (root / "rainy").iterdir():
         Image.fromarray(FILTER(np.asarray(Image.open(path)))).save(labels / path.name)
-    for name in ("rainy", "labels", "clean"):
+    write(root / "rain", [(9, 9), (16, 16), (30, 14), (40, 21)], 2)
+    for name in ("rainy", "labels", "clean", "rain"):
         source = FolderSource(root / name)
         for kind in ("encoded", "decoded"):
             images = ((name, source.encoded(index)) for index, name in enumerate(source.names))
@@ -60,13 +62,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def build(root: Path) -> Build:
-    def build(kind: str, ready: bool = False) -> UnpairedRain:
+    def build(kind: str, ready: bool = False, bank: bool = False) -> UnpairedRain:
+        names = ("rainy", "labels", "clean", "rain")
         if "LMDB" in kind:
             folder = root / ("encoded" if kind == "encoded LMDB" else "decoded")
-            rainy, labels, clean = (LmdbSource(folder / f"{name}.lmdb") for name in ("rainy", "labels", "clean"))
+            rainy, labels, clean, rain = (LmdbSource(folder / f"{name}.lmdb") for name in names)
         else:
-            rainy, labels, clean = (FolderSource(root / name) for name in ("rainy", "labels", "clean"))  # type: ignore[assignment]
-        dataset = UnpairedRain(rainy, labels if ready else SoftLabels(rainy, FILTER), clean, CROP, SEED)
+            rainy, labels, clean, rain = (FolderSource(root / name) for name in names)  # type: ignore[assignment]
+        made = labels if ready else SoftLabels(rainy, FILTER)
+        dataset = UnpairedRain(rainy, made, clean, CROP, SEED, rain=LargeEnough(rain, CROP) if bank else None)
         if "memory" in kind:
             dataset.load()
         return dataset
@@ -90,7 +94,30 @@ def expected(root: Path, dataset: UnpairedRain, position: int) -> dict[str, np.n
 
 
 def alike(one: Any, other: Any) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in ("rainy", "label", "clean"))
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[key], other[key]) for key in IMAGES if key in one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_a_bank_its_rain_is_cut_out_of_mirrored_squares_and_all_else_is_as_without(
+    build: Build, root: Path, kind: str
+) -> None:
+    dataset, without = build(kind, bank=True), build(kind)
+    shown = set()
+    for position in range(60):
+        sample, drawn = dict(dataset[position]), dataset.draw(position)
+        shown.add(drawn.rain)
+        square = np.asarray(Image.open(root / "rain" / f"{drawn.rain}.png"))
+        mirrored = np.concatenate([square, square[:, ::-1]], 1)
+        mirrored = np.concatenate([mirrored, mirrored[::-1]], 0)
+        height, width = (max(CROP, side) for side in square.shape[:2])
+        assert drawn.rain_top + CROP <= height
+        assert drawn.rain_left + CROP <= width
+        window = mirrored[drawn.rain_top : drawn.rain_top + CROP, drawn.rain_left : drawn.rain_left + CROP]
+        assert np.array_equal(sample.pop("rain").numpy(), np.moveaxis(window, 2, 0))
+        assert drawn[:8] == without.draw(position)[:8]
+        assert alike(sample, without[position])
+    assert shown == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -162,10 +189,11 @@ def test_two_data_sets_over_one_lmdb_in_workers_at_once(build: Build, root: Path
         assert alike({key: one[key][0] for key in ("rainy", "label", "clean")}, own[position])
 
 
+@pytest.mark.parametrize("bank", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_in_one_block_are_those_of_the_default(build: Build, workers: int) -> None:
-    plain = DataLoader(build("files"), 3, sampler=range(12))
-    together = DataLoader(build("files"), 3, False, range(12), None, workers, collate_rain)
+def test_batches_in_one_block_are_those_of_the_default(build: Build, workers: int, bank: bool) -> None:
+    plain = DataLoader(build("files", bank=bank), 3, sampler=range(12))
+    together = DataLoader(build("files", bank=bank), 3, False, range(12), None, workers, collate_rain)
     for one, other in zip(together, plain, strict=True):
         assert alike(one, other)
         assert one["rainy"].is_contiguous()
@@ -178,8 +206,9 @@ def test_batches_in_one_block_are_those_of_the_default(build: Build, workers: in
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("ready", [False, True])
-def test_batches_made_on_a_device_are_those_of_a_loader(build: Build, batch: int, ready: bool) -> None:
-    dataset, plain = build("memory", ready), build("memory" if batch == 3 else "files", ready)
+@pytest.mark.parametrize("bank", [False, True])
+def test_batches_made_on_a_device_are_those_of_a_loader(build: Build, batch: int, ready: bool, bank: bool) -> None:
+    dataset, plain = build("memory", ready, bank), build("memory" if batch == 3 else "files", ready, bank)
     sampler = range(START, START + 50)
     made = DeviceBatches(dataset, sampler, batch, torch.device("cpu"))
     loaded = DataLoader(plain, batch_size=batch, sampler=sampler, drop_last=True)

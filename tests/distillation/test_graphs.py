@@ -40,7 +40,7 @@ class Work:
         self.recording: Recorded | None = None
 
     def __call__(self, images: Images, weights: StepWeights, two_stages: bool) -> DistillationStep:
-        rainy, label, clean = images
+        rainy, label, clean, *bank = images
         assert all(isinstance(weight, Tensor) for weight in weights)
         self.calls.append(two_stages)
         result, gradient = torch.zeros(()), torch.zeros(())
@@ -48,6 +48,7 @@ class Work:
         def compute() -> None:
             value = weights.soft * rainy.mean()
             value = value + weights.hard * weights.gain * clean.mean() if two_stages else value
+            value = value + sum(rain.mean() for rain in bank)
             result.copy_(value)
             gradient.copy_(value)
 
@@ -98,6 +99,16 @@ def test_each_call_replays_with_its_own_images_and_weights(work: Work) -> None:
         assert float(step.label[0, 0, 0, 0]) == pytest.approx(value + 0.1)
         assert step.rainy is not images[0]
     assert work.calls == [True] * (WARMUP + 1)
+
+
+def test_rain_of_a_bank_is_handed_over_with_every_batch(work: Work) -> None:
+    graphs = GraphedGradients(work, [work.parameter])
+    for value, rain in ((0.5, 0.25), (0.3, 0.0), (0.3, 0.125)):
+        bank = torch.full((2, 3, 4, 4), rain)
+        step = graphs((*images_of(value), bank), StepWeights(1.0, 0.0, 1.0))
+        assert float(step.loss) == pytest.approx(value + rain, abs=1e-6)
+        assert float(work.parameter.grad) == pytest.approx(value + rain, abs=1e-6)
+    assert work.calls == [False] * (WARMUP + 1)
 
 
 def test_every_state_of_training_has_a_graph_and_gradients_of_its_own(work: Work) -> None:

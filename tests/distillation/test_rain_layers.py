@@ -38,7 +38,7 @@ EVERYTHING: dict[str, Any] = {
 
 def test_by_default_nothing_is_done() -> None:
     assert RainVariation().does_nothing
-    for name, value in EVERYTHING.items():
+    for name, value in {**EVERYTHING, "none": 0.2, "grey": True}.items():
         assert not RainVariation(**{name: value}).does_nothing, name
 
 
@@ -173,3 +173,29 @@ def test_the_second_layer_of_a_single_image_is_the_first_turned_by_half(flips: d
 def test_numbers_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RainVariation(**arguments)
+
+
+def test_grey_layers_are_the_mean_over_their_colours() -> None:
+    rain = layers(2)
+    varied = RainVariation(grey=True, strength=(2.0, 2.0))(rain, torch.tensor([numbers(0, 2.0), numbers(1, 2.0)]))
+    oracle = np.repeat(2 * rain.numpy().mean(axis=1, keepdims=True), 3, axis=1)
+    np.testing.assert_allclose(varied.numpy(), oracle, rtol=1e-6)
+
+
+@pytest.mark.parametrize("two", [0.0, 0.5])
+def test_so_many_images_stay_without_rain_and_the_others_are_as_they_were(two: float) -> None:
+    some, all_ = (RainVariation(strength=(0.5, 2.0), two=two, none=share) for share in (0.25, 0.0))
+    stay = []
+    for iteration in range(1, 401):
+        drawn, others = some.draw(iteration, 8), all_.draw(iteration, 8)
+        strengths = drawn[:, 1::8]
+        is_without = (strengths == 0).all(dim=1)
+        assert torch.equal(drawn[~is_without], others[~is_without])
+        assert not some(layers(8), drawn)[is_without].any()
+        stay.append(is_without)
+    assert float(torch.stack(stay).double().mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_none_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"none must be a probability, got 1\.5"):
+        RainVariation(none=1.5)

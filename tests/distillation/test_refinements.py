@@ -238,6 +238,15 @@ REFINED: dict[str, Refinements] = {
         Confidence(floor=0.0),
         0.35,
     ),
+    "bank": Refinements(bank=1.0),
+    "half of it the bank's": Refinements(bank=0.5),
+    "bank, varied": Refinements(
+        variation=RainVariation(move=True, flip=True, turn=10, strength=(0.5, 2), two=0.5, none=0.3, grey=True),
+        teacher=Teacher(label_weight=0.6),
+        confidence=Confidence(floor=0.1),
+        rain_share=0.35,
+        bank=0.5,
+    ),
 }
 
 
@@ -246,6 +255,7 @@ REFINED: dict[str, Refinements] = {
 @pytest.mark.parametrize("name", REFINED)
 def test_in_parts_gradients_and_figures_are_those_of_the_whole_batch(name: str, parts: int, hard: float) -> None:
     rainy, label, clean = _unlike_images()
+    bank = 0.4 * _unlike_images()[1].flip(-1) if REFINED[name].bank else None
     steps, gradients = [], []
     for number in (1, parts):
         network, teacher = _lively(0), _lively(1).eval()
@@ -255,7 +265,7 @@ def test_in_parts_gradients_and_figures_are_those_of_the_whole_batch(name: str, 
         steps.append(
             distillation_gradients(
                 network, rainy, label, clean, StepWeights(0.6, hard, 1.3), SumLoss(EVERY_LOSS).double(),
-                refined=refined, teacher=teacher, parts=number,
+                refined=refined, teacher=teacher, bank=bank, parts=number,
             )
         )  # fmt: skip
         gradients.append(
@@ -287,6 +297,89 @@ def _lively(seed: int) -> RainOerMeNet:
     return network
 
 
+# --- rain of a bank ---
+
+
+def colours(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
+
+
+def test_with_all_rain_of_a_bank_there_is_one_loss_worked_by_hand() -> None:
+    """f(x) = a x; D = C + q B, the derained image (1 - a) D, and the loss its mean square distance from C."""
+    a, clean, rain, gain = 0.3, 0.4, 0.2, 1.5
+    network = TwoNumbers(a, 0.7)
+    step = distillation_step(
+        network, colours(0.9, 0.9), colours(0.1, 0.1), colours(clean, clean), StepWeights(0.6, 0.0, gain),
+        torch.nn.functional.mse_loss, refined=StepRefinements(bank=1.0), bank=colours(rain, rain),
+    )  # fmt: skip
+    rainy = clean + gain * rain
+    assert float(step.loss.detach()) == pytest.approx(((1 - a) * rainy - clean) ** 2)
+    assert float(step.hard_loss) == pytest.approx(float(step.loss.detach()))
+    assert float(step.soft_loss) == 0
+    for image, value in ((step.rainy, rainy), (step.synthetic, rainy), (step.label, clean), (step.layer, a * rainy)):
+        torch.testing.assert_close(image, colours(value, value))
+    torch.testing.assert_close(step.derained, colours(*[(1 - a) * rainy] * 2))
+    step.loss.backward()
+    assert float(network.a.grad) == pytest.approx(-2 * rainy * ((1 - a) * rainy - clean), rel=1e-5)
+    assert network.b.grad is None  # nothing goes through the detail enhancement block
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_share_of_the_bank_goes_onto_the_images_that_were_drawn(parts: int) -> None:
+    network = TwoNumbers(0.5, 0.5)
+    refined = StepRefinements(bank=0.5, from_bank=torch.tensor([True, False]))
+    step = distillation_gradients(
+        network, colours(0.8, 0.8), colours(0.4, 0.4), colours(0.1, 0.1), StepWeights(1.0, 1.0, 1.0),
+        torch.nn.functional.mse_loss, refined=refined, bank=colours(0.3, 0.3), parts=parts,
+    )  # fmt: skip
+    found = float(step.rain[0, 0, 0, 0])
+    assert found > 0
+    torch.testing.assert_close(step.synthetic, colours(0.1 + 0.3, 0.1 + found))
+    assert float(step.soft_loss) > 0  # the labels are learnt as before
+
+
+def test_without_a_bank_a_share_of_it_changes_nothing() -> None:
+    """Where too few places were found, training is the present way, to the bit."""
+    rainy, label, clean = _unlike_images()
+    gradients = []
+    for refinements in (Refinements(), Refinements(bank=1.0), Refinements(bank=0.5)):
+        network = _lively(0)
+        distillation_gradients(
+            network, rainy, label, clean, StepWeights(0.6, 2.0, 1.0), torch.nn.functional.mse_loss,
+            refined=refinements.at(7, 4),
+        )  # fmt: skip
+        gradients.append(torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None]))
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
+
+
+def test_who_gets_the_banks_rain_is_drawn_anew_and_in_that_share() -> None:
+    assert Refinements().at(1, 8).from_bank is None
+    assert Refinements(bank=1.0).at(1, 8).from_bank is None
+    draws = [Refinements(bank=0.3).at(iteration, 8, seed=5).from_bank for iteration in range(1, 501)]
+    told = torch.stack([draw for draw in draws if draw is not None]).double()
+    assert told.shape == (500, 8)
+    assert float(told.mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(told.mean(dim=0).max()) < 0.4
+    assert len({tuple(row) for row in told.tolist()}) > 100
+    again = Refinements(bank=0.3).at(7, 8, seed=5).from_bank
+    assert again is not None
+    assert torch.equal(again.double(), told[6])
+    others = [Refinements(bank=0.3).at(iteration, 8, seed=6).from_bank for iteration in range(1, 501)]
+    assert not torch.equal(torch.stack([draw for draw in others if draw is not None]).double(), told)
+
+
+def test_who_gets_it_stays_at_one_place_of_the_device() -> None:
+    on_device = OnDevice(torch.device("cpu"))
+    first = on_device(Refinements(bank=0.5).at(1, 8)).from_bank
+    assert first is not None
+    address, values = first.data_ptr(), first.clone()
+    second = on_device(Refinements(bank=0.5).at(2, 8)).from_bank
+    assert second is not None
+    assert second.data_ptr() == address
+    assert not torch.equal(second, values)
+
+
 def test_numbers_stay_at_one_place_of_the_device() -> None:
     refinements = Refinements(variation=RainVariation(strength=(0.5, 1.5)), teacher=Teacher(label_weight=0.5))
     on_device = OnDevice(torch.device("cpu"))
@@ -310,8 +403,15 @@ def test_numbers_stay_at_one_place_of_the_device() -> None:
         lambda: Teacher(label_weight=-0.1),
         lambda: Teacher(label_ramp=0),
         lambda: Teacher(start=-1),
+        lambda: Refinements(bank=1.5),
+        lambda: Refinements(bank=-0.1),
     ],
 )
 def test_numbers_out_of_range_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         make()
+
+
+def test_a_bank_does_not_know_what_alpha_asks() -> None:
+    with pytest.raises(ValueError, match=r"blend: alpha asks what lies behind the rain.*; take screen"):
+        Refinements(blend="alpha", bank=0.5)

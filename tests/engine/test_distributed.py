@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from both import differing
+from both import differing, with_bank
 from several import DEADLINE, Ranks, Torchrun, end_all, errors, free_port, spawn, wait_for
 from tiny import SHARED, model_options, tiny_data, tiny_options, write_images
 
@@ -127,6 +127,26 @@ def test_two_processes_train_like_one_with_the_double_batch(
         apart = max(float((two[key][name] - value).abs().max()) for name, value in weights.items())
         assert apart <= tolerance, key
     assert state(tmp_path / "two", 6)["samples"] == state(tmp_path / "one", 6)["samples"] == 24
+
+
+def test_so_they_do_with_rain_of_a_bank_in_both_engines(tmp_path: Path) -> None:
+    """Nothing goes through the detail enhancement block then, which processes must not wait for."""
+    tiny_data(tmp_path)
+    changes = {**SHARED, **with_bank(tmp_path, grad_clip=0.3), "train__total_iter": 3, "val__val_freq": 3}
+    changes["train__distillation"] = {"rain": {**SHARED["train__distillation__rain"], "bank": 1}}
+    options = tiny_options(tmp_path, **changes)
+    runs = [
+        Ranks(tmp_path / "one", options, "datasets.train.batch_size_per_gpu=4", world=1),
+        Ranks(tmp_path / "two", options),
+        Ranks(tmp_path / "mmengine", options, "--engine", "mmengine"),
+    ]
+    for run in runs:
+        statuses, said = run.result()
+        assert set(statuses) == {0}, said
+    one, two, other = (models(run.root)["params"] for run in runs)
+    assert "plain places with rain in 5 of 5 photographs" in log(tmp_path / "two")
+    assert max(float((two[name] - value).abs().max()) for name, value in one.items()) <= 1e-6
+    assert not differing(two, other)
 
 
 def test_two_processes_give_the_same_again_and_only_the_first_writes(data: Path, chancy: Path, whole: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from both import LEARNING, NORMED, Record, by_basicsr, by_mmengine, differing, network, saved
+from both import LEARNING, NORMED, Record, by_basicsr, by_mmengine, differing, network, saved, with_bank
 from both import normed as normed  # a fixture
 from tiny import tiny_data, tiny_options, write_network
 
@@ -136,6 +136,23 @@ def test_a_cosine_follows_total_iter_after_a_warm_up_in_both(data: Path) -> None
         # Iteration k runs at the rate after k - 1 steps; rising by thirds before.
         cosine = [(1 + math.cos(math.pi * (k - 1) / 12)) / 2 for k in range(3, 13)]
         assert [rate for (rate,) in record.rates] == pytest.approx([3e-3 * share for share in (1 / 3, 2 / 3, *cosine)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bank": 1.0, "none": 0.2, "grey": True},
+        {"bank": 1.0, "accumulation": 2},
+        {"bank": 0.5, "source": "device"},
+        {"bank": 0.5, "num_worker_per_gpu": 2},
+    ],
+    ids=str,
+)
+def test_so_it_is_with_rain_of_a_bank(data: Path, changes: dict[str, Any]) -> None:
+    one, other = by_both(data, **with_bank(data, **changes))
+    assert len(one.losses) == 12
+    assert_agreed(data, one, other, 12)
+    assert all(soft > 0 for soft, _, _ in one.losses) == (changes["bank"] < 1)
 
 
 def test_a_run_begins_with_given_weights_in_both(data: Path) -> None:

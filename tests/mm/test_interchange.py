@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from both import ENGINES, LEARNING, NORMED, by_mmengine, differing, folder, forget, network, saved
+from both import ENGINES, LEARNING, NORMED, by_mmengine, differing, folder, forget, network, saved, with_bank
 from both import normed as normed  # a fixture
 from PIL import Image
 from tiny import OPTIONS, tiny_data, tiny_options, write_images
@@ -72,14 +72,28 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
         {"network_g": CHANCE},
         {"train__optim_g__type": "NAdam", "train__scheduler": COSINE, "train__warmup_iter": 9, "train__grad_clip": 0.3},
         {"datasets__train__late_crop_size": 32, "datasets__train__late_from": 0.7},
+        {"bank": 1.0, "none": 0.3, "grad_clip": 0.2},
+        {"bank": 0.5},
     ],
-    ids=["plain", "milestone", "no mean", "parts", "statistics", "chance", "cosine", "late crops"],
+    ids=[
+        "plain",
+        "milestone",
+        "no mean",
+        "parts",
+        "statistics",
+        "chance",
+        "cosine",
+        "late crops",
+        "bank",
+        "half of a bank",
+    ],
 )
 @pytest.mark.usefixtures("normed")
 def test_whoever_goes_on_the_end_is_the_same(
     data: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = tiny_options(data, **{**LEARNING, **changes})
+    changes = with_bank(data, **changes) if "bank" in changes else {**LEARNING, **changes}
+    options = tiny_options(data, **changes)
     for first in ENGINES:
         run(first, options, data / first)
         stopped_at_half(first, options, data / f"half by {first}", monkeypatch)

@@ -270,6 +270,19 @@ def test_a_wrapper_that_scales_losses_itself_is_no_excuse(tmp_path: Path, scale:
         model.train_step(batch, wrapper)
 
 
+def test_gradients_are_not_clipped_behind_a_wrapper_that_scales_or_gathers_them() -> None:
+    model = DistillationModel(NETWORK, grad_clip=0.3)
+    model.weights = StepWeights(1.0, 0.0, 1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch = {name: torch.rand(2, 3, 16, 16) for name in ("rainy", "label", "clean")}
+    for wrapper in (Scaling(None, optimizer=optimizer), OptimWrapper(optimizer, accumulative_counts=2)):
+        with pytest.raises(OptionError, match=r"^model\.grad_clip: not with an AmpOptimWrapper or accumulative_counts"):
+            model.train_step(batch, wrapper)
+    with pytest.raises(OptionError, match=r"^model\.grad_clip: not where all of a step is one forward pass"):
+        model(tuple(batch.values()), mode="loss")
+    assert model.train_step(batch, OptimWrapper(optimizer))["loss"] > 0
+
+
 # --- pictures ---
 
 

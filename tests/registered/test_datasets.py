@@ -19,7 +19,7 @@ from tiny import tiny_data, write_images
 from rainoerme_plugin.data import memory
 from rainoerme_plugin.data.labels import kept_labels
 from rainoerme_plugin.data.lmdb_store import write_lmdb
-from rainoerme_plugin.data.rain import PlainRain
+from rainoerme_plugin.data.rain import PlainRain, find_plain_rain
 from rainoerme_plugin.data.sources import FolderSource, untracked
 from rainoerme_plugin.data.unpaired import UnpairedRain
 from rainoerme_plugin.errors import DataError, OptionError
@@ -216,6 +216,15 @@ def test_the_seed_is_that_of_the_options_and_0_without_one(data: Path) -> None:
         ({"label": {"type": "folder"}}, "datasets.train.label: 'type: folder' needs path: and nothing else"),
         ({"label": {"window": [1, 3]}}, "datasets.train.label.type: is missing"),
         ({"label": "opening"}, "datasets.train.label: "),
+        ({"rain": {}}, "datasets.train.rain.type: is missing"),
+        ({"rain": {"type": "plane"}}, "datasets.train.rain.type: should be 'plain' or 'folder'"),
+        ({"rain": {"type": "plain", "lean": 0}}, "datasets.train.rain: lean must be above 0 and up to 90"),
+        ({"rain": {"type": "plain", "path": "x"}}, "datasets.train.rain.path: is for 'type: folder'"),
+        (
+            {"rain": {"type": "folder", "path": "x", "most": 3}},
+            "datasets.train.rain: 'type: folder' needs path: and noth",
+        ),
+        ({"rain": {"type": "plain", "cache": ""}}, "datasets.train.rain.cache: "),
     ],
 )
 def test_a_bad_option_of_unpaired_data_is_named(data: Path, changes: dict[str, Any], message: str) -> None:
@@ -362,6 +371,36 @@ def test_processes_share_the_labels_and_only_the_first_shows_its_progress(
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
         UnpairedRainDataset(unpaired(data))
     assert asked == [(track, 0, 1), (track, 0, 3), (untracked, 1, 3), (untracked, 2, 3)]
+
+
+def test_processes_share_the_search_for_rain_and_only_the_first_shows_its_progress(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(rainy: Any, places: Any, most: int, cache: Any, track: Any, rank: int, world: int) -> Any:
+        asked.append((places.evidence, most, cache, track, rank, world))
+        return find_plain_rain(rainy, places, most)
+
+    monkeypatch.setattr(datasets, "find_plain_rain", note)
+    UnpairedRainDataset(unpaired(data, rain={"type": "plain"}))
+    monkeypatch.setattr(datasets, "rank_and_world", lambda: (1, 3))
+    UnpairedRainDataset(unpaired(data, rain={"type": "plain", "evidence": 1.4, "photographs": 7, "cache": "here"}))
+    assert asked == [(1.45, 1000, None, track, 0, 1), (1.4, 7, "here", untracked, 1, 3)]
+
+
+def test_with_too_few_places_there_is_no_bank_and_samples_are_those_without(data: Path) -> None:
+    dataset, without = UnpairedRainDataset(unpaired(data, rain={"type": "plain"})), UnpairedRainDataset(unpaired(data))
+    assert dataset.rain is None
+    assert without.notes == []
+    (note,) = dataset.notes
+    assert note.startswith(
+        "datasets.train.rain: no plain place with rain in 0 of 3 photographs, too few for a bank (30 "
+    )
+    for position in range(5):
+        one, other = dataset[position], without[position]
+        assert one.keys() == other.keys() == {"rainy", "label", "clean", "rainy_path", "clean_path"}
+        assert all(torch.equal(one[name], other[name]) for name in ("rainy", "label", "clean"))
 
 
 def test_missing_labels_and_a_bad_cache_are_told_with_their_option(data: Path) -> None:

@@ -165,3 +165,57 @@ def test_a_loss_that_is_no_number_is_counted_and_leaves_the_scale_of_float16() -
     assert scales == [65536] * 4
     assert len(told) == 1
     assert "iteration 2: the soft loss is NaN" in told[0]
+
+
+# --- clipping ---
+
+
+def clipped(grad_clip: float | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Gradients as they were computed, and as an optimiser gets them."""
+    torch.manual_seed(0)
+    network = RainOerMeNet(4, start="kaiming")
+    made = distiller(network, options(grad_clip=grad_clip), [])
+    step = made.gradients(images(), StepWeights(0.7, scale, 1.0), 5, seed=3)
+    before = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    assert made.may_step(step, images(), 5, {}, optimizer)
+    return before, torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+def test_gradients_are_scaled_down_to_the_norm_and_never_up() -> None:
+    before, after = clipped(None)
+    assert torch.equal(before, after)
+    norm = float(before.double().square().sum().sqrt())
+    before, after = clipped(norm / 4)
+    torch.testing.assert_close(after, before / 4, rtol=1e-4, atol=0)
+    assert float(after.double().square().sum().sqrt()) == pytest.approx(norm / 4, rel=1e-4)
+    before, after = clipped(norm * 2)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "1e-3", float("nan")])
+def test_a_norm_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(OptionError, match=r"^train\.grad_clip: "):
+        options(grad_clip=value)
+
+
+# --- rain of a bank ---
+
+
+def test_a_batch_that_went_wrong_is_kept_with_the_rain_of_its_bank(tmp_path: Path) -> None:
+    network = RainOerMeNet(4)
+    made = Distiller(
+        network, network, SumLoss([{"type": "SSIMLoss"}]), options(distillation={"rain": {"bank": 1}}),
+        Skips(1, tmp_path, [].append), print,
+    )  # fmt: skip
+    batch = (*images(), torch.full((4, 3, 16, 16), 0.25))
+    step = made.gradients(batch, StepWeights(1.0, 1.0, 1.0), 1)
+    made.skip(step, batch, 1, {})
+    with pytest.raises(NonFiniteError):
+        made.skip(step, batch, 2, {})
+    (file,) = tmp_path.glob("*.pth")
+    kept = torch.load(file, weights_only=True)
+    for name, image in zip(("rainy", "label", "clean", "rain"), batch, strict=True):
+        assert torch.equal(kept[name], image)
+    assert torch.equal(kept["layer"], step.rain)
+    assert kept["layer"].shape == (4, 3, 16, 16)
