@@ -85,7 +85,7 @@ class PlainPlaces:
     patch: int = 64
     longest: int = 900
     evidence: float = 1.45
-    roughness: float = 0.4
+    roughness: float = 0.3
     lean: float = 60.0
     most: int = 60
 

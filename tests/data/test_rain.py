@@ -19,7 +19,7 @@ from rainoerme_plugin.data.sources import FolderSource
 from rainoerme_plugin.distillation.plain import Patch, PlainPlaces, find_patches
 from rainoerme_plugin.errors import DataError
 
-PLACES = PlainPlaces()
+PLACES = PlainPlaces(roughness=0.4)
 
 
 @pytest.fixture(scope="module")

@@ -139,9 +139,9 @@ def test_places_are_plain_for_rain_as_strong_as_the_sets() -> None:
     def patch(energy: float, roughness: float) -> Patch:
         return Patch(np.zeros((4, 4), np.uint8), 0, 0, energy, 1.6, roughness)
 
-    smooth, rough = patch(0.05, 0.019), patch(0.05, 0.021)
+    smooth, rough = patch(0.05, 0.014), patch(0.05, 0.016)
     strong, weak = patch(0.5, 0.1), patch(0.01, 0.0)
-    # The median of the energies is 0.05, so that the limit is 0.02.
+    # The median of the energies is 0.05, so that the limit is 0.015.
     assert plainest([[smooth, rough], [], [strong], [weak, smooth]], PlainPlaces()) == [
         [smooth],
         [],
@@ -324,7 +324,7 @@ def test_every_setting_is_in_the_key() -> None:
 # --- real data ---
 
 
-@pytest.mark.parametrize(("name", "count", "least"), [("Rain100L/val", 51, 19.8), ("Rain200H/test", 50, 11.5)])
+@pytest.mark.parametrize(("name", "count", "least"), [("Rain100L/val", 41, 22.8), ("Rain200H/test", 36, 12.7)])
 def test_the_rain_of_the_data_sets_is_what_their_pairs_say(
     rainoerme_data: Path, name: str, count: int, least: float
 ) -> None:
