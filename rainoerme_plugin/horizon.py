@@ -75,4 +75,6 @@ def _of_distillation(total: int, options: DistillationOptions) -> list[str]:
         found.append(f"{key}.teacher.start: the rain is the student's to the end")
     if teacher.label_weight > 0 and teacher.label_start >= total:
         found.append(f"{key}.teacher.label_start: the teacher has no share in the labels")
+    if options.adversarial.weight > 0 and options.adversarial.start >= total:
+        found.append(f"{key}.adversarial.start: there is no adversarial loss to the end")
     return found

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .data.order import LATE_FROM
+from .distillation.adversarial import Adversarial, Domain
 from .distillation.coarse import CoarseFilter
 from .distillation.confidence import Confidence
 from .distillation.filters import FILTERS, StreaksFilter, build_filter
@@ -389,7 +390,22 @@ class ConfidenceOptions(Section):
         return confidence if self.enabled else None
 
 
-REFINEMENTS = {"rain", "teacher", "confidence", "rain_share"}
+class AdversarialOptions(Section):
+    """``train.distillation.adversarial``; the defaults of `Adversarial`."""
+
+    weight: Annotated[Number, Field(ge=0)] = 0.0
+    domain: Domain = "derained"
+    start: Count = 0
+    channels: Annotated[Positive, Field(le=512)] = 32
+    layers: Annotated[Positive, Field(le=6)] = 3
+    lr: Annotated[Number, Field(gt=0)] = 2e-4
+
+    def build(self) -> Adversarial | None:
+        """The loss, or None if it weighs nothing."""
+        return Adversarial(**self.model_dump()) if self.weight else None
+
+
+REFINEMENTS = {"rain", "teacher", "confidence", "rain_share", "adversarial"}
 """Keys of ``train.distillation`` that say what is done beyond the paper; the others are the schedule's."""
 
 
@@ -407,6 +423,7 @@ class DistillationOptions(Section):
     rain: RainOptions = RainOptions()
     teacher: TeacherOptions = TeacherOptions()
     confidence: ConfidenceOptions = ConfidenceOptions()
+    adversarial: AdversarialOptions = AdversarialOptions()
     rain_share: Number = 0.0
 
     def refinements(self) -> Refinements:

@@ -21,6 +21,7 @@ from .errors import OptionError, brief, nearest
 from .horizon import of_no_use
 from .losses.total import LOSSES, SumLoss
 from .options import (
+    AdversarialOptions,
     DistillationTrainOptions,
     LoaderOptions,
     Section,
@@ -100,7 +101,10 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
     if training:
         warnings += _too_short(train, options, logger)
-        _check_bank(options, warnings)
+        data = options["datasets"]["train"]
+        adversarial = train.distillation.adversarial if isinstance(train, DistillationTrainOptions) else None
+        _check_bank(data, bank_share(options), adversarial, warnings)
+        _check_crops(data, adversarial)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
     return warnings
@@ -303,18 +307,43 @@ def bank_share(options: Mapping[str, Any]) -> float:
     return float((found or {}).get("bank") or 0)
 
 
-def _check_bank(options: Mapping[str, Any], warnings: list[str]) -> None:
-    """Whether there is a bank of rain where one is asked for, and one is asked for where it is."""
-    there, share = options["datasets"]["train"].get("rain") is not None, bank_share(options)
+def _check_bank(
+    data: Mapping[str, Any], share: float, adversarial: AdversarialOptions | None, warnings: list[str]
+) -> None:
+    """Whether there is a bank of rain where one is asked for, and one is asked for where it is.
+
+    Args:
+        data: ``datasets.train``.
+        share: ``train.distillation.rain.bank``.
+        adversarial: ``train.distillation.adversarial``.
+        warnings: Is told of a bank that nothing uses.
+    """
+    there = data.get("rain") is not None
+    judged = adversarial is not None and adversarial.weight > 0 and adversarial.domain == "rain"
     if share and not there:
         raise OptionError(
             f"train.distillation.rain.bank: {share:g} of the clean images should get rain of a bank, but "
             "datasets.train.rain names none; write 'rain: {type: plain}' there"
         )
-    if there and not share:
+    if judged and not there:
+        raise OptionError(
+            "train.distillation.adversarial.domain: the network's rain should be told from that of a bank, but "
+            "datasets.train.rain names none; write 'rain: {type: plain}' there, or take domain: derained"
+        )
+    if there and not share and not judged:
         warnings.append(
             "datasets.train.rain: nothing uses it; say in train.distillation.rain.bank which share of the clean images "
             "gets its rain (0 to 1), or write 'rain: ~'"
+        )
+
+
+def _check_crops(data: Mapping[str, Any], adversarial: AdversarialOptions | None) -> None:
+    """Whether a discriminator can judge crops of this size."""
+    side = data.get("crop_size", UnpairedRainOptions.model_fields["crop_size"].default)
+    if adversarial is not None and adversarial.weight > 0 and side < 2**adversarial.layers:
+        raise OptionError(
+            f"train.distillation.adversarial.layers: {adversarial.layers} need crops of at least "
+            f"{2**adversarial.layers} pixels, datasets.train.crop_size is {side}; take fewer"
         )
 
 

@@ -22,6 +22,15 @@ With a confidence, ``criterion(image, target, weight=...)`` weighs places by (B,
 """
 
 
+class AdversarialLosses(NamedTuple):
+    """Of one step with an adversarial loss (`distillation.adversarial`), scalars."""
+
+    fooling: Tensor
+    """The network's, before its weight."""
+    telling: Tensor
+    """The discriminator's."""
+
+
 @dataclass(frozen=True)
 class DistillationStep:
     """What one step computed. Images are (B, 3, H, W); all but ``loss`` are detached.
@@ -31,7 +40,7 @@ class DistillationStep:
     """
 
     loss: Tensor
-    """What to descend: soft weight * soft loss + hard weight * hard loss."""
+    """What to descend: soft weight * soft loss + hard weight * hard loss, and the weighted adversarial loss."""
     soft_loss: Tensor
     """Rain-to-clean: the refined derained image against the soft label; 0 without a first stage."""
     hard_loss: Tensor
@@ -44,6 +53,8 @@ class DistillationStep:
     """The refined rain layer."""
     synthetic: Tensor
     """The clean image with that rain: the input of the second stage (the clean image itself during warm-up)."""
+    adversarial: AdversarialLosses | None = None
+    """None: there is no such loss, or not yet."""
 
     @property
     def is_of_bank(self) -> bool:
@@ -241,7 +252,7 @@ def distillation_gradients(
         for number, (its_synthetic, its_clean) in enumerate(
             zip(synthetic.chunk(parts), clean.chunk(parts), strict=True), 1
         ):
-            with _exchanging(network, number == parts):
+            with exchanging(network, number == parts):
                 with computing():
                     step = _bank_step(network, its_synthetic, its_clean, criterion)
                 backward(step.loss / parts)
@@ -258,7 +269,7 @@ def distillation_gradients(
         shares = [part.sum() / trust.sum().clamp(min=1e-12) for part in trust.chunk(parts)]
     firsts = []
     for number, (its_rainy, its_label) in enumerate(zip(rainy.chunk(parts), label.chunk(parts), strict=True), 1):
-        with _exchanging(network, number == parts and not two_stages):
+        with exchanging(network, number == parts and not two_stages):
             with computing():
                 first = _first_stage(
                     network, its_rainy, its_label, criterion, two_stages, refined, teacher, trusts[number - 1]
@@ -277,7 +288,7 @@ def distillation_gradients(
         for number, (its_synthetic, its_clean) in enumerate(
             zip(synthetic.chunk(parts), clean.chunk(parts), strict=True), 1
         ):
-            with _exchanging(network, number == parts):
+            with exchanging(network, number == parts):
                 with computing():
                     its_loss = criterion(network(its_synthetic), its_clean)
                 hard = hard_weight * its_loss / parts
@@ -290,13 +301,13 @@ def distillation_gradients(
 
 def _together(steps: Sequence[DistillationStep]) -> DistillationStep:
     """The step of a whole batch, of those of its equal parts: losses are their mean."""
-    names = (field.name for field in fields(DistillationStep))
+    names = (field.name for field in fields(DistillationStep) if field.type == "Tensor")
     values = {name: [getattr(step, name) for step in steps] for name in names}
     whole = {name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()}
-    return DistillationStep(**{**whole, "rainy": whole["synthetic"]})
+    return replace(steps[0], **{**whole, "rainy": whole["synthetic"]})
 
 
-def _exchanging(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+def exchanging(network: nn.Module, wanted: bool) -> AbstractContextManager[None]:
     """Whether processes exchange gradients in what goes forward and backward meanwhile."""
     whole = getattr(network, "_orig_mod", network)  # of a compiled one
     return nullcontext() if wanted or not isinstance(whole, DistributedDataParallel) else whole.no_sync()

@@ -174,7 +174,8 @@ class _Run:
                 self.model.resume_training(state)
             if hasattr(self.model, "set_more_state") and "model" in state:
                 own = [state["model"], *state.get("model_elsewhere", [])]
-                self.model.set_more_state(own[self.opt["rank"] if len(own) == self.opt["world_size"] else 0])
+                mine = own[self.opt["rank"] if len(own) == self.opt["world_size"] else 0]
+                self.model.set_more_state({**state["model"], **mine})  # what all have alike, the first one has saved
             if self.best is not None:
                 self.best.load_state_dict(state.get("best_network") or {})
             if len(states) == self.opt["world_size"]:

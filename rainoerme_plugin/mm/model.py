@@ -118,7 +118,7 @@ class DistillationModel(BaseModel):
         self.last: DistillationStep | None = None
         self.stepped = True
         self._distiller: Distiller | None = None
-        self._scaler_state: dict[str, Any] = {}
+        self._distiller_state: dict[str, Any] = {}
 
     def forward(
         self, inputs: Any, data_samples: Any = None, mode: str = "tensor", layers: bool = False
@@ -138,6 +138,8 @@ class DistillationModel(BaseModel):
             return self.network(inputs, layers=True) if layers else self.network(inputs)  # type: ignore[no-any-return]
         if self.options.grad_clip is not None:
             raise OptionError("model.grad_clip: not where all of a step is one forward pass; take the wrapper's own")
+        if self.options.distillation.adversarial.weight:
+            raise OptionError("model.distillation.adversarial: not where all of a step is one forward pass")
         if self.options.accumulation > 1:
             raise OptionError("model.accumulation: not where all of a step is one forward pass (FSDP, DeepSpeed)")
         layout = needs_of(self.network).memory_format
@@ -172,9 +174,10 @@ class DistillationModel(BaseModel):
         images: Images = prepared["inputs"]
         if self._distiller is None:
             network = self.network if through is self else through
-            self._distiller = Distiller(network, self.network, self.criterion, self.options, self.skips, _warn)
-            if self._scaler_state and self._distiller.scaler.is_enabled():
-                self._distiller.scaler.load_state_dict(self._scaler_state)
+            self._distiller = Distiller(
+                network, self.network, self.criterion, self.options, self.skips, _warn, self.seed
+            )
+            self._distiller.load_state_dict(self._distiller_state)
         distiller, accumulates = self._distiller, optim_wrapper._accumulative_counts > 1
         if accumulates and (self.options.accumulation > 1 or distiller.scaler.is_enabled()):
             raise OptionError(
@@ -185,6 +188,11 @@ class DistillationModel(BaseModel):
         scales = hasattr(optim_wrapper, "loss_scaler")
         if self.options.grad_clip is not None and (scales or accumulates):
             raise OptionError("model.grad_clip: not with an AmpOptimWrapper or accumulative_counts; take its clip_grad")
+        if self.options.distillation.adversarial.weight and (scales or accumulates):
+            raise OptionError(
+                "model.distillation.adversarial: not with an AmpOptimWrapper or accumulative_counts; take "
+                "model.precision or model.accumulation"
+            )
         with optim_wrapper.optim_context(through):
             step = distiller.gradients(
                 images,
@@ -251,13 +259,13 @@ class DistillationModel(BaseModel):
 
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the network and the optimiser; BasicSR's model has the same."""
-        scaler = {} if self._distiller is None else self._distiller.scaler.state_dict()
-        return {"skipped": self.skips.count, "scaler": scaler}
+        own = self._distiller_state if self._distiller is None else self._distiller.state_dict()
+        return {"skipped": self.skips.count, "scaler": {}, **own}
 
     def set_more_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `more_state` gave."""
         self.skips.count = int(state.get("skipped", 0))
-        self._scaler_state = dict(state.get("scaler") or {})
+        self._distiller_state = {name: state[name] for name in ("scaler", "adversary") if name in state}
 
     def prefixes(self) -> dict[str, str]:
         """What this model's state dict puts before the names of each part that checkpoints keep apart."""

@@ -63,7 +63,8 @@ class DistillationModel(DerainingModel):
             self.net_g_ema.eval()
         self.setup_optimizers()
         self.setup_schedulers()
-        self.distiller = Distiller(self.net_g, bare, self.criterion, options, self.skips, warn)
+        seed = int(self.opt.get("manual_seed") or 0)
+        self.distiller = Distiller(self.net_g, bare, self.criterion, options, self.skips, warn, seed)
 
     @staticmethod
     def _train_options(opt: Mapping[str, Any]) -> DistillationTrainOptions:
@@ -118,13 +119,12 @@ class DistillationModel(DerainingModel):
     def more_state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides networks, optimisers and schedulers."""
         guard = None if self.guard is None else self.guard.state_dict()
-        return {"skipped": self.skips.count, "guard": guard, "scaler": self.distiller.scaler.state_dict()}
+        return {"skipped": self.skips.count, "guard": guard, **self.distiller.state_dict()}
 
     def set_more_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `more_state` gave."""
         self.skips.count = int(state.get("skipped", 0))
-        if state.get("scaler") and self.distiller.scaler.is_enabled():
-            self.distiller.scaler.load_state_dict(state["scaler"])
+        self.distiller.load_state_dict(state)
         if self.guard is not None and state.get("guard") is not None:
             self.guard.load_state_dict(state["guard"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -17,14 +18,15 @@ from ..archs.catalogue import needs_of
 from ..archs.distillation_net import DistillationNet
 from ..data.images import as_floats
 from ..data.unpaired import IMAGES
+from ..distillation.adversarial import Adversary
 from ..distillation.finite import all_finite, first_nonfinite
 from ..distillation.graphs import GraphedGradients, Images
 from ..distillation.refinements import PAPER, OnDevice, StepRefinements
 from ..distillation.schedule import StepWeights
-from ..distillation.step import Criterion, DistillationStep, distillation_gradients
-from ..errors import OptionError, RainOerMeError, described, one_line
+from ..distillation.step import AdversarialLosses, Criterion, DistillationStep, distillation_gradients
+from ..errors import OptionError, RainOerMeError, WeightsError, described, one_line
 from ..options import BackboneOptions, StepOptions
-from ..processes import rank_and_world
+from ..processes import mean_of_processes, rank_and_world
 from .skips import Skips
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,6 +42,7 @@ class Distiller:
         options: How; keys of ``train`` in option files.
         skips: Counts the steps that are left out.
         warn: Is told what is given up.
+        seed: Of a discriminator's first weights.
 
     Raises:
         OptionError: ``train.backbone`` is given, and the network has none.
@@ -53,6 +56,7 @@ class Distiller:
         options: StepOptions,
         skips: Skips,
         warn: Callable[[str], None],
+        seed: int = 0,
     ) -> None:
         self.network, self.bare, self.criterion, self.skips, self.warn = network, bare, criterion, skips, warn
         self._clip = options.grad_clip
@@ -72,6 +76,12 @@ class Distiller:
         self._on_device = OnDevice(device)
         self._refined: StepRefinements = PAPER
         self._teacher: nn.Module | None = None
+        adversarial = options.distillation.adversarial.build()
+        several = rank_and_world()[1] > 1
+        average = mean_of_processes if several else None
+        self._adversary = None if adversarial is None else Adversary(adversarial, device, seed, average)
+        self._has_begun = False
+        """Whether the adversary has, in this iteration."""
         # Small gradients are nothing in float16; they are computed of a loss times a large factor.
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "float16")  # type: ignore[attr-defined]
         self._computing: nn.Module = network
@@ -82,7 +92,8 @@ class Distiller:
         if options.cuda_graphs:
             hindrances = {
                 "it needs a CUDA GPU": device.type != "cuda",
-                "not for several processes": rank_and_world()[1] > 1,
+                "not for several processes": several,
+                "not with train.distillation.adversarial": self._adversary is not None,
                 "not with train.precision: float16": options.precision == "float16",
             }
             if any(hindrances.values()):
@@ -119,6 +130,7 @@ class Distiller:
             self._backbone.train(not frozen)
         refined = self._refinements.at(iteration, len(images[0]), own_seed(seed))
         self._refined, self._teacher = self._on_device(refined), teacher
+        self._has_begun = self._adversary is not None and iteration > self._adversary.settings.start
         step = None
         if self.graphs is not None and not keep and backward is None:
             step = self._replayed(images, weights, frozen)
@@ -151,7 +163,8 @@ class Distiller:
     ) -> DistillationStep:
         rainy, label, clean, *bank = (as_floats(image, self._layout) for image in images)
         try:
-            return distillation_gradients(
+            adversarial = self._adversarial_gradients(rainy, clean, *bank, backward=backward)
+            step = distillation_gradients(
                 self._computing,
                 rainy,
                 label,
@@ -173,6 +186,33 @@ class Distiller:
             self._compiled, self._computing = False, self.network
             self.bare.zero_grad(set_to_none=True)
             return self._compute(images, weights, two_stages, backward)
+        if adversarial is None or self._adversary is None:
+            return step
+        loss = step.loss + self._adversary.settings.weight * adversarial.fooling
+        return replace(step, loss=loss, adversarial=adversarial)
+
+    def _adversarial_gradients(
+        self, rainy: Tensor, clean: Tensor, bank: Tensor | None = None, *, backward: Callable[[Tensor], None] | None
+    ) -> AdversarialLosses | None:
+        """Those of the adversarial loss, before the others: processes exchange all at once."""
+        if self._adversary is None or not self._has_begun:
+            return None
+        true = clean if self._adversary.settings.domain == "derained" else bank
+        if true is None:
+            self.warn(
+                "train.distillation.adversarial.domain: there is no bank of rain to tell the network's rain from; "
+                "training goes on without an adversarial loss"
+            )
+            self._adversary = None
+            return None
+        return self._adversary.gradients(
+            self._computing,
+            rainy,
+            true,
+            parts=self._accumulation,
+            precision=self._precision,
+            backward=backward or self._backward,
+        )
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -183,10 +223,18 @@ class Distiller:
         parameters = self.bare.named_parameters()
         return [(f"gradient of {name}", value.grad) for name, value in parameters if value.grad is not None]
 
+    def _of_discriminator(self, step: DistillationStep) -> list[tuple[str, Tensor]]:
+        """The discriminator's loss and gradients, if it had a part in a step."""
+        if step.adversarial is None or self._adversary is None:
+            return []
+        return [("discriminator's loss", step.adversarial.telling), *self._adversary.gradients_by_name()]
+
     def finite(self, step: DistillationStep) -> tuple[bool, bool]:
         """Whether the loss and whether the gradients are numbers, in every process."""
         gradients = [gradient for _, gradient in self._gradients_by_name()]
-        finite = torch.stack([all_finite([step.loss]), all_finite(gradients or [step.loss])])
+        # No scale of float16 mends the discriminator's numbers, so they count as the loss's.
+        theirs = [value for _, value in self._of_discriminator(step)]
+        finite = torch.stack([all_finite([step.loss, *theirs]), all_finite(gradients or [step.loss])])
         if rank_and_world()[1] > 1:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
         loss, gradient = finite.tolist()
@@ -197,6 +245,7 @@ class Distiller:
     ) -> bool:
         """Whether an optimiser may step by the gradients, which are no longer multiples of the loss's then.
 
+        The discriminator of an adversarial loss has made its own step then.
         Where it may not, everything is left as it was before. Too large a scale of float16 makes gradients of a finite
         loss overflow, which is how it is found: such a step lowers it, and is not counted while it is above 1.
 
@@ -213,6 +262,8 @@ class Distiller:
         if finite_loss and finite_gradients:
             if self._clip is not None:
                 nn.utils.clip_grad_norm_(self.bare.parameters(), self._clip)
+            if self._adversary is not None:
+                self._adversary.step()
             return True
         scale = self.scaler.get_scale()
         # What the loss itself does not bring forth is no reason to change the scale.
@@ -235,13 +286,41 @@ class Distiller:
             ("soft loss", step.soft_loss),
             ("hard loss", step.hard_loss),
         ]
-        named += [("loss", step.loss)]
+        if step.adversarial is not None:
+            named += [("adversarial loss", step.adversarial.fooling)]
+        named += [("loss", step.loss), *self._of_discriminator(step)]
         own = first_nonfinite(named)
         problem = own or first_nonfinite(self._gradients_by_name()) or "the loss of another process is not finite"
         self.bare.zero_grad(set_to_none=True)
         named_images = dict(zip(IMAGES, images, strict=False))
         batch = {**named_images, "layer": step.rain, **paths, "problem": problem}
         self.skips.note(iteration, problem, batch, is_culprit=own is not None or rank_and_world()[0] == 0)
+
+    # --- checkpoints ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it; the adversary, which all processes have alike, in the first one's."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict()}
+        if self._adversary is not None and rank_and_world()[0] == 0:
+            state["adversary"] = self._adversary.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave; what is not in it begins anew.
+
+        Raises:
+            WeightsError: The discriminator in it is not this run's.
+        """
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if self._adversary is not None and "adversary" in state:
+            try:
+                self._adversary.load_state_dict(state["adversary"])
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise WeightsError(
+                    "the checkpoint's discriminator is not that of train.distillation.adversarial "
+                    f"({one_line(error)}); go on with the channels and layers that the run was begun with"
+                ) from None
 
 
 def own_seed(seed: int) -> int:
@@ -251,8 +330,12 @@ def own_seed(seed: int) -> int:
 
 def named_losses(step: DistillationStep) -> dict[str, Tensor]:
     """What the log has of a step, by the names in it."""
-    own = {"l_hard": step.hard_loss, "rain_energy": step.rain_energy}
-    return own if step.is_of_bank else {"l_soft": step.soft_loss, **own}
+    found = {"l_hard": step.hard_loss, "rain_energy": step.rain_energy}
+    if not step.is_of_bank:
+        found = {"l_soft": step.soft_loss, **found}
+    if step.adversarial is not None:
+        found.update(l_adversarial=step.adversarial.fooling, l_discriminator=step.adversarial.telling)
+    return found
 
 
 def _from_compiler(error: Exception) -> bool:
