@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .data.order import LATE_FROM
+from .distillation.adaptive import Measure
 from .distillation.adversarial import Adversarial, Domain
 from .distillation.coarse import CoarseFilter
 from .distillation.confidence import Confidence
@@ -177,6 +178,7 @@ class LabelOptions(Section):
     wider: Annotated[Count, Field(le=255)] | None = None
     filters: Annotated[list[LabelOptions], Field(max_length=32)] | None = None
     lost_weight: Number | None = None
+    measure: Measure | None = None
 
     def build(self, key: str = "label") -> CoarseFilter | None:
         """The filter, or None for a folder of ready-made labels.

@@ -3,7 +3,9 @@
 #   bash scripts/label_rounds.sh OPTIONS.yml RAINY ROOT [ROUNDS] [KEY=VALUE ...]
 # RAINY is the folder that the options train on. Stops when the score without a clean image (scripts/no_reference.py) is
 # not better than in the best round by STEP (0.005), or after ROUNDS (4), and names that round's run. Run again, it goes
-# on. PYTHON names an interpreter with the package, else .venv is used; DEVICE is auto, cpu, cuda or mps.
+# on. PYTHON names an interpreter with the package, else .venv is used; DEVICE is auto, cpu, cuda or mps. BEST names
+# filters, such as '[{type: streaks, window: [1, 7]}]': a photograph's label is then the best of theirs and of those of all
+# rounds' networks, by measure: separation, not always the last network's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -16,14 +18,17 @@ if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
 fi
 python=${PYTHON:-$here/../.venv/bin/python} device=${DEVICE:-auto} step=${STEP:-0.005}
 
-best='' best_score=-1 label=()
+best='' best_score=-1 label=() networks=() among=()
+[ -z "${BEST:-}" ] || among=(type=best_of "filters=$BEST")
 for ((round = 1; round <= rounds; round++)); do
     name=round_$round run=$root/experiments/round_$round labels=$root/labels_$round
     if ! [ -e "$run/models/net_g_latest.pth" ]; then
         "$python" -m rainoerme_plugin train -opt "$options" "$@" "${label[@]}" name="$name" --device "$device" \
             --root "$root" --auto_resume
     fi
-    "$python" -m rainoerme_plugin prepare labels "$rainy" --weights "$run" --flips --device "$device" -o "$labels"
+    [ -n "${BEST:-}" ] || networks=()
+    networks+=(--weights "$run")
+    "$python" -m rainoerme_plugin prepare labels "$rainy" "${among[@]}" "${networks[@]}" --flips --device "$device" -o "$labels"
     result=$("$python" "$here/no_reference.py" "$rainy" "$labels")
     echo "round $round: $result" | tee -a "$root/rounds.txt"
     score=$("$python" -c 'import json, sys; print(json.loads(sys.argv[1])["score"])' "$result")

@@ -77,6 +77,10 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["train.distillation.teacher.label_weight=0.5", "train.distillation.teacher.label_start=400"],
         "train.distillation.teacher.label_start: the teacher has no share",
     ),
+    "discriminator": (
+        ["train.distillation.adversarial.weight=0.1", "train.distillation.adversarial.start=400"],
+        "train.distillation.adversarial.start: there is no adversarial loss",
+    ),
     "guard": (["train.collapse_guard.interval=101"], "train.collapse_guard: notices nothing"),
     "backbone": (["train.backbone.freeze_iter=400"], "train.backbone.freeze_iter: the backbone is frozen"),
     "late crops": (

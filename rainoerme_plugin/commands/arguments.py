@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from ..config import Request
 
 
-def add_weights(parser: argparse._ActionsContainer, weights_help: str, of: str = "") -> None:
-    """``--weights`` and what says which of a file's or folder's are meant: ``--key``, ``--iteration``."""
-    parser.add_argument("-w", "--weights", metavar="FILE", help=weights_help)
+def add_weights(parser: argparse._ActionsContainer, weights_help: str, of: str = "", several: bool = False) -> None:
+    """``--weights`` and what says which of a file's or folder's are meant: ``--key``, ``--iteration``.
+
+    With ``several`` it is a list, or None.
+    """
+    parser.add_argument("-w", "--weights", action="append" if several else "store", metavar="FILE", help=weights_help)
     key_help = f"{of}where in a checkpoint the weights are, where that is not plain (docs/networks.md)"
     parser.add_argument("--key", metavar="NAME", help=key_help)
     iteration_help = f"{of}of a training run: latest (the default), best (of val.best), or a checkpoint's number"

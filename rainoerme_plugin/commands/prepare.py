@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels.add_argument("-o", "--output", type=Path, metavar="OUT", help=output_help)
     cache_help = "folder to keep them in under names of their own: for label_cache"
     labels.add_argument("--cache", type=Path, metavar="DIR", help=cache_help)
-    weights_help = "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label"
-    add_weights(labels, weights_help, "with --weights: ")
+    weights_help = (
+        "a network in place of a filter: a training run's folder, or a checkpoint; its output is the label. With "
+        "type=best_of one more of its filters, and may be given several times"
+    )
+    add_weights(labels, weights_help, "with --weights: ", several=True)
     labels.add_argument("--flips", action="store_true", help="with --weights: the mean over four flips of each image")
     add_device(labels, "with --weights: ")
     labels.set_defaults(part_run=_labels)
@@ -131,7 +135,7 @@ def _labels(arguments: argparse.Namespace) -> int:
     from ..progress import track
 
     pick_device(arguments.device)  # filters take none, yet a name that is none is no name for them either
-    coarse_filter = _network(arguments) if arguments.weights else _filter(arguments)
+    coarse_filter = _coarse_filter(arguments)
     opened = open_source(arguments.rainy)
     _note(opened.notes)
     rainy: FileSource | LmdbSource = opened
@@ -175,12 +179,34 @@ def _spare(rainy: FileSource, output: Path, names: Sequence[str]) -> None:
             raise OptionError(f"{output / name} is a rainy image itself ({images[which]}); -o must name another folder")
 
 
+def _coarse_filter(arguments: argparse.Namespace) -> CoarseFilter:
+    """A filter, or a network in place of one, or for each photograph the best of filters and networks."""
+    from ..distillation.adaptive import BestFilter
+
+    weights = arguments.weights or []
+    if len(weights) == 1 and not arguments.settings:
+        return _network(arguments, weights[0])
+    found = _filter(arguments)
+    if not (weights and isinstance(found, BestFilter)):
+        return found
+    return replace(found, filters=(*found.filters, *(_network(arguments, each) for each in weights)))
+
+
 def _filter(arguments: argparse.Namespace) -> CoarseFilter:
+    from ..distillation.adaptive import BestFilter
     from ..options import DEFAULT_LABEL, LabelOptions, read_section
 
-    if arguments.flips:
+    if arguments.flips and not arguments.weights:
         raise OptionError("--flips is for labels by a network: give --weights, too")
     settings = {**DEFAULT_LABEL, **_settings(arguments.settings, "window=[1,9]")}
+    if arguments.weights:
+        if settings["type"] != BestFilter.name:
+            given = arguments.settings[0] if arguments.settings else "all but one of them"
+            raise OptionError(
+                f"--weights makes the labels, so no filter can: leave out {given}, or give type=best_of, which takes "
+                "for each photograph the best label of filters and networks"
+            )
+        settings.setdefault("measure", "separation")  # the other one is for filters
     coarse_filter = read_section(LabelOptions, settings, "label").build()
     if coarse_filter is None:
         raise OptionError("label: 'type: folder' names labels that are made already")
@@ -200,15 +226,11 @@ def _settings(texts: Iterable[str], example: str) -> dict[str, object]:
     return settings
 
 
-def _network(arguments: argparse.Namespace) -> CoarseFilter:
+def _network(arguments: argparse.Namespace, weights: str) -> CoarseFilter:
     from ..inference.derainer import load_derainer
     from ..inference.labels import NetworkLabels
 
-    if arguments.settings:
-        raise OptionError(f"--weights makes the labels, so no filter can: leave out {arguments.settings[0]}")
-    derainer = load_derainer(
-        arguments.weights, key=arguments.key, iteration=arguments.iteration, device=arguments.device
-    )
+    derainer = load_derainer(weights, key=arguments.key, iteration=arguments.iteration, device=arguments.device)
     opened = derainer.opened
     return NetworkLabels(derainer, f"{opened.identity[:16]}-{opened.code[:8]}", arguments.flips)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -156,13 +156,81 @@ def label_cost(rainy: NDArray[Depth], label: NDArray[Depth], slant: float, lost_
     return left + lost_weight * lost
 
 
+_SCALES = 3
+_LEFT_WEIGHT = 0.25
+"""Chosen on Rain100L's validation pairs and heavy ones (docs/benchmarks.md): by edges alone, who takes next to nothing
+of heavy rain is thought good."""
+
+
+def separation_cost(rainy: NDArray[Depth], label: NDArray[Depth]) -> float:
+    """How badly a soft label of any origin parts rain from scene, without a clean image.
+
+    `exclusion`, plus a quarter of the share of narrow bright light (less than `WIDEST` wide) that the label has left.
+    It asks nothing of direction and length of streaks. Costs compare labels of one photograph.
+
+    Args:
+        rainy: (H, W, 3), uint8 or uint16.
+        label: Of the same shape and type.
+    """
+    before, after = (float(_narrow(_brightness(image)).mean()) for image in (rainy, label))
+    return exclusion(rainy, label) + (_LEFT_WEIGHT * after / before if before > 0 else 0.0)
+
+
+def exclusion(rainy: NDArray[Depth], label: NDArray[Depth]) -> float:
+    """How bad a soft label is, without a clean image: how far what it took out and what it left have edges in common.
+
+    Rain and the scene behind it know nothing of each other. Where a label has left part of a streak, or taken part of
+    the scene, both have edges there. It is the absolute correlation of the magnitudes of both gradients (Sobel, of
+    brightness), the mean over three scales, each half of the one before. (The idea is that of the exclusion loss of X.
+    Zhang, R. Ng, Q. Chen, Single Image Reflection Separation with Perceptual Losses, CVPR 2018.)
+
+    Args:
+        rainy: (H, W, 3), uint8 or uint16.
+        label: Of the same shape and type.
+
+    Returns:
+        From 0, nothing in common, to 1, which a label has that took out nothing or left nothing.
+    """
+    after = _brightness(label)
+    taken = _brightness(rainy) - after
+    found = []
+    for _ in range(_SCALES):
+        found.append(abs(_correlation(_steepness(taken), _steepness(after))))
+        size = max(1, after.shape[1] // 2), max(1, after.shape[0] // 2)
+        taken, after = _resized(taken, size), _resized(after, size)
+    return float(np.mean(found))
+
+
+def _resized(plane: Plane, size: tuple[int, int]) -> Plane:
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _steepness(plane: Plane) -> Plane:
+    right, down = (cv2.Sobel(plane, cv2.CV_32F, *axis, borderType=cv2.BORDER_REFLECT) for axis in ((1, 0), (0, 1)))
+    return np.hypot(right, down)
+
+
+def _correlation(one: Plane, other: Plane) -> float:
+    """Pearson's; 1 where one of the two is the same everywhere."""
+    spreads = float(one.std(dtype=np.float64)), float(other.std(dtype=np.float64))
+    if min(spreads) < 1e-9:
+        return 1.0
+    both = np.mean((one - one.mean(dtype=np.float64)) * (other - other.mean(dtype=np.float64)))
+    return float(both) / (spreads[0] * spreads[1])
+
+
+Measure = Literal["cost", "separation"]
+
+
 @dataclass(frozen=True)
 class BestFilter(CoarseFilter):
-    """For each photograph the label of several filters that is best by `label_cost`.
+    """For each photograph the label of several filters that is best.
 
     Args:
         filters: At least one.
         lost_weight: What lost texture costs, against the same amount of rain that is left.
+        measure: ``cost``: by `label_cost`, which is for filters of bright narrow things, and takes a network's labels
+            for worse than they are; ``separation``: by `separation_cost`, for labels of any origin.
     """
 
     name: ClassVar[str] = "best_of"
@@ -170,20 +238,26 @@ class BestFilter(CoarseFilter):
 
     filters: tuple[CoarseFilter, ...]
     lost_weight: float = 1.0
+    measure: Measure = "cost"
 
     def __post_init__(self) -> None:
         if not self.filters:
             raise ValueError("best_of needs filters: a list of at least one filter")
         if self.lost_weight < 0:
             raise ValueError(f"lost_weight must not be negative, got {self.lost_weight}")
+        if self.measure not in get_args(Measure):
+            raise ValueError(f"measure must be {' or '.join(get_args(Measure))}, got {self.measure!r}")
 
     @property
     def key(self) -> str:
         # Of any number of filters, and still the name of a folder.
         theirs = hashlib.blake2b(" ".join(each.key for each in self.filters).encode(), digest_size=8).hexdigest()
-        return f"{self.name}-{theirs}-{self.lost_weight:g}-{self.code}"
+        measure = f"{self.lost_weight:g}" if self.measure == "cost" else self.measure
+        return f"{self.name}-{theirs}-{measure}-{self.code}"
 
     def __call__(self, image: NDArray[Depth]) -> NDArray[Depth]:
-        slant = find_streaks(image).slant
         labels = [each(image) for each in self.filters]
+        if self.measure == "separation":
+            return min(labels, key=lambda label: separation_cost(image, label))
+        slant = find_streaks(image).slant
         return min(labels, key=lambda label: label_cost(image, label, slant, self.lost_weight))

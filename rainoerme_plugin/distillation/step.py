@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -303,7 +303,9 @@ def _together(steps: Sequence[DistillationStep]) -> DistillationStep:
     """The step of a whole batch, of those of its equal parts: losses are their mean."""
     names = (field.name for field in fields(DistillationStep) if field.type == "Tensor")
     values = {name: [getattr(step, name) for step in steps] for name in names}
-    whole = {name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()}
+    whole: dict[str, Any] = {
+        name: torch.stack(each).mean() if each[0].ndim == 0 else torch.cat(each) for name, each in values.items()
+    }
     return replace(steps[0], **{**whole, "rainy": whole["synthetic"]})
 
 

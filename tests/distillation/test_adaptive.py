@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,28 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rainoerme_plugin.distillation.adaptive import AdaptiveFilter, BestFilter, Streaks, find_streaks, label_cost
-from rainoerme_plugin.distillation.filters import CANDIDATES, FILTERS, MedianFilter, OpeningFilter, build_filter
+from rainoerme_plugin.data.sources import open_source
+from rainoerme_plugin.distillation.adaptive import (
+    AdaptiveFilter,
+    BestFilter,
+    Streaks,
+    exclusion,
+    find_streaks,
+    label_cost,
+    separation_cost,
+)
+from rainoerme_plugin.distillation.filters import (
+    CANDIDATES,
+    FILTERS,
+    MedianFilter,
+    OpeningFilter,
+    StreaksFilter,
+    build_filter,
+)
 from rainoerme_plugin.distillation.lines import across
+from rainoerme_plugin.inference.derainer import load_derainer
+from rainoerme_plugin.inference.labels import NetworkLabels
+from rainoerme_plugin.metrics.protocols import psnr
 
 Image = NDArray[np.uint8]
 
@@ -124,6 +144,83 @@ def test_wider_rain_gets_a_wider_filter() -> None:
         assert np.array_equal(best(rainy), OpeningFilter((1, window))(rainy))
 
 
+# --- edges that what was taken and what was left have in common ---
+
+
+def test_exclusion_is_the_mean_of_three_correlations() -> None:
+    rainy, label = rained_on(background(), 20, 3), rained_on(background(3), 0, 3)
+    left = label.mean(axis=2, dtype=np.float64) / 255
+    taken = rainy.mean(axis=2, dtype=np.float64) / 255 - left
+    wanted = []
+    for _ in range(3):
+        steep = [
+            np.hypot(ndimage.sobel(plane, axis=1, mode="reflect"), ndimage.sobel(plane, axis=0, mode="reflect"))
+            for plane in (taken, left)
+        ]
+        wanted.append(abs(np.corrcoef(steep[0].ravel(), steep[1].ravel())[0, 1]))
+        taken, left = (plane.reshape(plane.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3)) for plane in (taken, left))
+    assert exclusion(rainy, label) == pytest.approx(np.mean(wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_what_takes_nothing_or_leaves_nothing_is_the_worst(depth: Any) -> None:
+    rainy = rained_on(background(), 0, 3).astype(depth)
+    assert exclusion(rainy, rainy) == 1
+    assert exclusion(rainy, np.full_like(rainy, 90)) == 1
+    assert exclusion(rainy[:1, :1], rainy[:1, :1]) == 1
+
+
+@pytest.mark.parametrize("slant", [-30, 0, 40])
+def test_the_true_background_beats_rain_that_is_left_and_texture_that_is_lost(slant: float) -> None:
+    random = np.random.default_rng(5)
+    clean = np.clip(background().astype(int) + random.integers(-12, 13, (120, 160, 1)), 0, 255).astype(np.uint8)
+    rainy = rained_on(clean, slant, 5)
+    half = np.uint8((rainy.astype(int) + clean) // 2)
+    mostly = np.where(ndimage.uniform_filter(random.random((120, 160)), 15)[..., None] > 0.5, clean, rainy)
+    for worse in (rainy, half, mostly, MedianFilter((9, 9))(rainy)):
+        assert separation_cost(rainy, clean) < separation_cost(rainy, worse)
+    assert exclusion(rainy, clean) < exclusion(rainy, OpeningFilter((1, 9))(rainy))
+
+
+def test_light_that_is_left_costs_a_quarter_of_its_share() -> None:
+    rainy, label = rained_on(background(), 0, 3), rained_on(background(), 0, 3, strength=35)
+    narrow = [
+        grey - ndimage.grey_opening(grey, size=(1, 15), mode="reflect")
+        for grey in (image.mean(axis=2, dtype=np.float64) for image in (rainy, label))
+    ]
+    share = narrow[1].mean() / narrow[0].mean()
+    assert 0.3 < share < 0.9
+    assert separation_cost(rainy, label) == pytest.approx(exclusion(rainy, label) + share / 4, abs=1e-4)
+    flat = np.full((20, 20, 3), 90, np.uint8)
+    assert separation_cost(flat, flat) == 1
+
+
+def test_the_best_is_taken_by_the_measure_that_is_named() -> None:
+    rainy, filters = rained_on(background(), 0, 3), (OpeningFilter((1, 5)), MedianFilter((15, 15)))
+    for order in (filters, filters[::-1]):
+        found = BestFilter(order, measure="separation")(rainy)
+        wanted = min((each(rainy) for each in order), key=lambda label: separation_cost(rainy, label))
+        assert np.array_equal(found, wanted)
+
+
+def test_on_true_pairs_the_better_of_a_filters_and_a_networks_label_is_found(
+    rainoerme_data: Path, rainoerme_weights: Path
+) -> None:
+    labels = StreaksFilter((1, 7)), NetworkLabels(load_derainer(rainoerme_weights / "RainOerMe_Rain1400.pth"), "x")
+    rainy, clean = (open_source(rainoerme_data / "Rain100L" / "val" / name) for name in ("rain", "norain"))
+    quality: dict[str, list[float]] = {"each": [], "best": [], "chosen": []}
+    for index in range(0, 20, 4):
+        image, truth = rainy.read(index), clean.read(index)
+        found = [each(image) for each in labels]
+        figures = [psnr(label, truth) for label in found]
+        quality["each"].append(figures[0])
+        quality["best"].append(max(figures))
+        quality["chosen"].append(figures[int(np.argmin([separation_cost(image, label) for label in found]))])
+    means = {name: float(np.mean(values)) for name, values in quality.items()}
+    assert means["best"] - means["chosen"] < 0.3
+    assert means["chosen"] > means["each"] + 0.3
+
+
 def test_filters_are_built_from_options() -> None:
     built = build_filter("best_of", filters=[{"type": "opening", "window": [1, 5]}, {"type": "adaptive", "share": 0.7}])
     assert built == BestFilter((OpeningFilter((1, 5)), AdaptiveFilter(share=0.7)))
@@ -138,10 +235,11 @@ def test_keys_tell_filters_apart() -> None:
         BestFilter(CANDIDATES[:2]).key,
         BestFilter(CANDIDATES[1::-1]).key,
         BestFilter(CANDIDATES, 2.0).key,
+        BestFilter(CANDIDATES, measure="separation").key,
         AdaptiveFilter().key,
         AdaptiveFilter(share=0.6).key,
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert all(len(key) < 100 for key in keys)
 
 
@@ -161,6 +259,7 @@ def test_of_a_crop_all_of_the_image_is_needed(name: str) -> None:
         ("adaptive", {"wider": 1}, "wider must be even"),
         ("best_of", {"filters": []}, "a list of at least one filter"),
         ("best_of", {"lost_weight": -1.0}, "lost_weight must not be negative"),
+        ("best_of", {"measure": "niqe"}, "measure must be cost or separation, got 'niqe'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(name: str, arguments: dict[str, Any], message: str) -> None:

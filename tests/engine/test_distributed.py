@@ -25,6 +25,7 @@ SWINIR = {
     "mlp_ratio": 2, "drop_path_rate": 0.5, "upsampler": "", "resi_connection": "1conv",
 }  # fmt: skip
 """A network that draws in every forward pass (stochastic depth), so that weights tell whether generators go on."""
+ADVERSARIAL = {"weight": 0.1, "channels": 4, "layers": 2}
 PACE = 0.1
 """Seconds an image takes where a run is to be hit in its midst: two of them an iteration."""
 
@@ -51,6 +52,7 @@ def chancy(data: Path) -> Path:
         datasets__val__dataroot=str(data / "val"),
         network_g={"_delete_": True, "type": "DistillationNet", "backbone": SWINIR},
         train__total_iter=TOTAL,
+        train__distillation__adversarial=ADVERSARIAL,
         train__scheduler={"start": 4, "end": 2 * TOTAL},
         val__val_freq=6,
     )
@@ -105,6 +107,7 @@ def written_by(root: Path) -> set[str]:
     [
         ({}, 1e-6),
         ({"train__accumulation": 2}, 1e-6),
+        ({"train__distillation__adversarial": ADVERSARIAL}, 1e-6),
         # Gradients of half a batch are rounded to 8 bits before they are added. (Weights move by 1e-3 in the meantime.)
         ({"train__precision": "bfloat16"}, 2e-4),
     ],

@@ -15,6 +15,8 @@ from torch import Tensor
 from rainoerme_plugin.commands import main
 from rainoerme_plugin.data.labels import SoftLabels, ready_labels
 from rainoerme_plugin.data.sources import FolderSource
+from rainoerme_plugin.distillation.adaptive import separation_cost
+from rainoerme_plugin.distillation.filters import MedianFilter, OpeningFilter
 from rainoerme_plugin.inference.derainer import load_derainer
 from rainoerme_plugin.inference.labels import NetworkLabels, mean_of_flips
 from rainoerme_plugin.inference.opening import open_network
@@ -84,6 +86,30 @@ def test_the_command_writes_labels_under_the_images_names(tmp_path: Path, capsys
     assert "2 soft labels by network-" in capsys.readouterr().out
 
 
+def test_networks_may_be_among_those_of_which_the_best_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "rainy", 3, prefix="rain")
+    networks = [write_network(tmp_path / f"{gain}.pth", gain=gain) for gain in (0.5, 3.0)]
+    weights = [word for file in networks for word in ("--weights", str(file))]
+    asked = ["type=best_of", "filters=[{type: opening, window: [1, 3]}, {type: median, window: [9, 9]}]"]
+    command = ["prepare", "labels", str(tmp_path / "rainy"), *asked, "--flips", *weights, "--device", "cpu", "-o"]
+    assert main([*command, str(tmp_path / "best")]) == 0
+    assert "3 soft labels by best_of-" in capsys.readouterr().out
+    filters = [OpeningFilter((1, 3)), MedianFilter((9, 9))]
+    filters += [NetworkLabels(load_derainer(file, device="cpu"), file.name, flips=True) for file in networks]
+    rainy = FolderSource(tmp_path / "rainy")
+    for index in range(3):
+        image, found = rainy.read(index), ready_labels(rainy, tmp_path / "best").read(index)
+        assert np.array_equal(
+            found, min((each(image) for each in filters), key=lambda label: separation_cost(image, label))
+        )
+    assert main([*command, str(tmp_path / "cost"), "measure=cost"]) == 0
+    assert main([*command[:-5], "--device", "cpu", "-o", str(tmp_path / "one")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len({line.split(" in ")[0] for line in said}) == 2, "each has a key of its own"
+
+
 BACK = slice(None, None, -1)
 TURNS = [(slice(None), slice(None)), (slice(None), BACK), (BACK, slice(None)), (BACK, BACK)]
 
@@ -94,6 +120,8 @@ TURNS = [(slice(None), slice(None)), (slice(None), BACK), (BACK, slice(None)), (
         (["--flips"], "--flips is for labels by a network: give --weights, too"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--weights", "x.pth", "type=rank"], "--weights makes the labels, so no filter can: leave out type=rank"),
+        (["--weights", "x.pth", "--weights", "y.pth"], "leave out all but one of them, or give type=best_of"),
+        (["--weights", "x.pth", "type=best_of", "measure=niqe"], "label.measure: should be 'cost' or 'separation'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

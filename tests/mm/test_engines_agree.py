@@ -19,6 +19,7 @@ from rainoerme_plugin.training.distiller import Distiller
 BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
 UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "width": 4, "encoder": [1, 1], "decoder": [1, 1]}}
 COSINE = {"_delete_": True, "type": "CosineLR"}
+ADVERSARIAL = {"weight": 0.1, "start": 2, "channels": 4, "layers": 2}
 PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}, "detail_layers": 2}
 
 
@@ -94,6 +95,8 @@ def test_in_fifty_iterations_no_bit_differs(data: Path) -> None:
         {"datasets__train__late_crop_size": 32, "datasets__train__num_worker_per_gpu": 2},
         {"datasets__train__late_crop_size": 16, "datasets__train__source": "device"},
         {"train__optim_g__type": "RAdam", "train__scheduler": {**COSINE, "start": 4}},
+        {"train__distillation__adversarial": ADVERSARIAL},
+        {"train__distillation__adversarial": ADVERSARIAL, "train__precision": "float16", "train__accumulation": 2},
     ],
     ids=lambda changes: " ".join(f"{key.rpartition('__')[2]} {value}" for key, value in changes.items())[:60],
 )  # fmt: skip
@@ -160,6 +163,19 @@ def test_a_run_begins_with_given_weights_in_both(data: Path) -> None:
     one, other = by_both(data, path={"pretrain_network_g": str(file)}, train__total_iter=2)
     assert_agreed(data, one, other, 2)
     assert one.losses[0][2] > 1e-3  # an untrained network takes out next to nothing
+
+
+def test_a_discriminator_is_kept_in_checkpoints_and_in_no_network(data: Path) -> None:
+    options = tiny_options(
+        data, **{**LEARNING, "train__total_iter": 2}, val=None, train__distillation__adversarial=ADVERSARIAL
+    )
+    by_mmengine(Request(options, root=data))
+    found = saved(data, 2)
+    assert set(found["adversary"]) == {"discriminator", "optimizer"}
+    names = RainOerMeNet(4).state_dict().keys()
+    assert all(part.keys() == names for part in (*found["networks"].values(), *network(data).values()))
+    whole = torch.load(data / "experiments" / "tiny" / "iter_2.pth", weights_only=True)
+    assert whole["state_dict"].keys() == {f"network.{name}" for name in names}
 
 
 def test_several_validation_sets_are_measured_as_alone(data: Path) -> None:

@@ -74,6 +74,7 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
         {"datasets__train__late_crop_size": 32, "datasets__train__late_from": 0.7},
         {"bank": 1.0, "none": 0.3, "grad_clip": 0.2},
         {"bank": 0.5},
+        {"train__distillation__adversarial": {"weight": 0.1, "start": 3, "channels": 4, "layers": 2}},
     ],
     ids=[
         "plain",
@@ -86,6 +87,7 @@ def stopped_at_half(engine: str, options: Path, root: Path, monkeypatch: pytest.
         "late crops",
         "bank",
         "half of a bank",
+        "adversarial",
     ],
 )
 @pytest.mark.usefixtures("normed")

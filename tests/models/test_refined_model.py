@@ -28,6 +28,7 @@ EVERYTHING: dict[str, Any] = {
     "confidence": {"enabled": True, "floor": 0.5},
     "rain_share": 1.0,
     "soft_min": 0.4,
+    "adversarial": {"weight": 0.5, "start": 1, "channels": 4, "layers": 2},
 }
 
 
@@ -95,7 +96,7 @@ def test_a_run_that_goes_on_draws_the_same(tmp_path: Path) -> None:
         if iteration <= 3:
             feed(first, iteration)
     later = build(tmp_path, EVERYTHING)
-    for name in ("net_g", "net_g_ema", "optimizer_g"):
+    for name in ("net_g", "net_g_ema", "optimizer_g", "distiller"):
         getattr(later, name).load_state_dict(getattr(first, name).state_dict())
     torch.rand(5)
     for iteration in range(4, 7):
@@ -125,6 +126,8 @@ def test_every_refinement_changes_what_is_learnt(tmp_path: Path, name: str) -> N
         ({"confidence": {"length": 4}}, r"train\.distillation\.confidence: length must be odd"),
         ({"rain_share": 3}, r"train\.distillation: rain_share must be from 0 to 1"),
         ({"soft_min": -1}, r"train\.distillation: soft_min must be from 0 to 1"),
+        ({"adversarial": {"weight": -1}}, r"train\.distillation\.adversarial\.weight: .*greater than or equal to 0"),
+        ({"adversarial": {"domain": "clean"}}, r"adversarial\.domain: should be 'derained' or 'rain', got 'clean'"),
     ],
 )
 def test_wrong_options_are_named_before_a_run(distillation: dict[str, Any], message: str) -> None:
@@ -134,6 +137,22 @@ def test_wrong_options_are_named_before_a_run(distillation: dict[str, Any], mess
         old = options["train"]["distillation"].get(key)
         options["train"]["distillation"][key] = {**old, **value} if isinstance(old, dict) else value
     with pytest.raises(OptionError, match=message):
+        check_options(options, training=True)
+
+
+def test_a_discriminator_takes_the_banks_rain_and_crops_that_are_large_enough() -> None:
+    register()
+    options = read_options(OPTIONS / "distill_labels.yml")
+    options["train"]["distillation"]["adversarial"] = asked = {"weight": 1, "domain": "rain", "layers": 4}
+    with pytest.raises(OptionError, match=r"adversarial\.domain: .* datasets\.train\.rain names none"):
+        check_options(options, training=True)
+    options["datasets"]["train"].update(rain={"type": "plain"}, crop_size=15)
+    with pytest.raises(OptionError, match=r"adversarial\.layers: 4 need crops of at least 16 pixels, .* is 15"):
+        check_options(options, training=True)
+    options["datasets"]["train"]["crop_size"] = 16
+    check_options(options, training=True)
+    asked["weight"] = 0
+    with pytest.raises(OptionError, match=r"datasets\.train\.rain: nothing uses it"):
         check_options(options, training=True)
 
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from rainoerme_plugin.archs.distillation_net import DistillationNet
 from rainoerme_plugin.archs.rainoerme import RainOerMeNet
+from rainoerme_plugin.distillation.adversarial import PatchDiscriminator, fooling_loss, telling_loss
 from rainoerme_plugin.distillation.schedule import StepWeights
-from rainoerme_plugin.errors import NonFiniteError, OptionError
+from rainoerme_plugin.errors import NonFiniteError, OptionError, WeightsError
 from rainoerme_plugin.losses.total import LOSSES, SumLoss
 from rainoerme_plugin.options import StepOptions, read_section
-from rainoerme_plugin.training.distiller import Distiller, check_criterion
+from rainoerme_plugin.training.distiller import Distiller, check_criterion, named_losses
 from rainoerme_plugin.training.skips import Skips
 
 EVERYTHING: dict[str, Any] = {
@@ -25,6 +26,7 @@ EVERYTHING: dict[str, Any] = {
     "confidence": {"enabled": True, "floor": 0.0},
     "rain_share": 0.3,
     "soft_min": 0.4,
+    "adversarial": {"weight": 0.5, "channels": 4, "layers": 2},
 }
 
 
@@ -219,3 +221,86 @@ def test_a_batch_that_went_wrong_is_kept_with_the_rain_of_its_bank(tmp_path: Pat
         assert torch.equal(kept[name], image)
     assert torch.equal(kept["layer"], step.rain)
     assert kept["layer"].shape == (4, 3, 16, 16)
+
+
+# --- the adversarial loss ---
+
+
+def judged(told: list[str], **changes: Any) -> Distiller:
+    torch.manual_seed(0)
+    asked = {"adversarial": {**EVERYTHING["adversarial"], **changes}}
+    return distiller(RainOerMeNet(4, start="kaiming"), options(distillation=asked), told)
+
+
+def discriminator(of: Distiller) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in of.state_dict()["adversary"]["discriminator"].items()}
+
+
+def test_without_an_adversarial_loss_nothing_is_kept_or_logged_of_one() -> None:
+    plain = distiller(RainOerMeNet(4), options(), [])
+    step = plain.gradients(images(), StepWeights(1.0, 0.0, 1.0), 1)
+    assert step.adversarial is None
+    assert set(plain.state_dict()) == {"scaler"}
+    assert set(named_losses(step)) == {"l_soft", "l_hard", "rain_energy"}
+
+
+def test_both_sides_begin_after_the_start_and_the_loss_is_in_the_sum() -> None:
+    made = judged([], start=1)
+    before = discriminator(made)
+    done, _ = train(made, 1)
+    assert done == [True]
+    assert all(torch.equal(value, before[name]) for name, value in discriminator(made).items())
+    step = made.gradients(images(), StepWeights(1.0, 2.0, 1.0), 2)
+    assert step.adversarial is not None
+    assert float(step.loss) == pytest.approx(float(step.soft_loss + 2 * step.hard_loss + step.adversarial.fooling / 2))
+    assert set(named_losses(step)) >= {"l_adversarial", "l_discriminator"}
+    assert made.may_step(step, images(), 2, {}, torch.optim.SGD(made.bare.parameters(), lr=1e-3))
+    assert not any(torch.equal(value, before[name]) for name, value in discriminator(made).items())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_neither_side_steps_where_the_discriminators_numbers_went_wrong(tmp_path: Path, precision: str) -> None:
+    told: list[str] = []
+    asked = {"adversarial": EVERYTHING["adversarial"]}
+    made = distiller(RainOerMeNet(4, start="kaiming"), options(distillation=asked, precision=precision), told, tmp_path)
+    network = [parameter.clone() for parameter in made.bare.parameters()]
+    before = discriminator(made)
+    white = images()[2].clone()
+    white[0, 0, 0, 0] = float("nan")
+    given = (*images()[:2], white)
+    step = made.gradients(given, StepWeights(1.0, 0.0, 1.0), 1)
+    assert bool(torch.isfinite(step.loss))
+    assert not made.may_step(step, given, 1, {}, torch.optim.SGD(made.bare.parameters(), lr=1.0))
+    assert len(told) == 1
+    assert "NaN" in told[0]
+    assert made.scaler.get_scale() == (65536 if precision == "float16" else 1)
+    train(made, 1)
+    assert any(not torch.equal(value, before[name]) for name, value in discriminator(made).items())
+    assert not all(torch.equal(*pair) for pair in zip(network, made.bare.parameters(), strict=True))
+
+
+def test_rain_is_told_from_a_banks_or_from_none() -> None:
+    told: list[str] = []
+    made = judged(told, domain="rain")
+    bank = images()[0].flip(-1)
+    step = made.gradients((*images(), bank), StepWeights(1.0, 0.0, 1.0), 1)
+    assert step.adversarial is not None
+    with torch.no_grad():
+        fresh = judged([], domain="rain")
+        opponent = PatchDiscriminator(4, 2)
+        opponent.load_state_dict(discriminator(fresh))
+        losses = fooling_loss(opponent(step.layer)), telling_loss(opponent(bank), opponent(step.layer))
+    torch.testing.assert_close(list(step.adversarial), list(losses))
+    assert made.gradients(images(), StepWeights(1.0, 0.0, 1.0), 2).adversarial is None
+    assert len(told) == 1
+    assert "there is no bank of rain" in told[0]
+
+
+def test_the_discriminator_of_another_run_is_refused_on_one_line() -> None:
+    state = judged([]).state_dict()
+    for other in (judged([], channels=8), judged([], layers=3)):
+        with pytest.raises(WeightsError, match=r"is not that of train\.distillation\.adversarial") as caught:
+            other.load_state_dict(state)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="discriminator"):
+        judged([]).load_state_dict({"scaler": {}, "adversary": {"discriminator": 3}})
