@@ -340,10 +340,11 @@ def _check_bank(
 def _check_crops(data: Mapping[str, Any], adversarial: AdversarialOptions | None) -> None:
     """Whether a discriminator can judge crops of this size."""
     side = data.get("crop_size", UnpairedRainOptions.model_fields["crop_size"].default)
+    side = min(side, data.get("late_crop_size") or side)
     if adversarial is not None and adversarial.weight > 0 and side < 2**adversarial.layers:
         raise OptionError(
             f"train.distillation.adversarial.layers: {adversarial.layers} need crops of at least "
-            f"{2**adversarial.layers} pixels, datasets.train.crop_size is {side}; take fewer"
+            f"{2**adversarial.layers} pixels, those of datasets.train have {side}; take fewer"
         )
 
 

@@ -366,15 +366,20 @@ def check_trainable(network: nn.Module, kind: str, options: StepOptions, batch: 
         batch: Samples a step and process, if that is known.
 
     Raises:
-        OptionError: It gives no rain layers, has no backbone to treat as ``train.backbone`` says, or the batch
-            cannot be split as ``train.accumulation`` says.
+        OptionError: It gives no rain layers, has no backbone to treat as ``train.backbone`` says, or one that should
+            learn from a discriminator and not be trained, or the batch cannot be split as ``train.accumulation`` says.
     """
     if "layers" not in inspect.signature(network.forward).parameters:
         raise OptionError(
             f"network_g: {kind} has no detail enhancement block; to train it, write "
             f"{{type: DistillationNet, backbone: {{type: {kind}, ...}}}}"
         )
-    backbone_of(network, options.backbone)
+    found = backbone_of(network, options.backbone)
+    if options.distillation.adversarial.weight and found is not None and found[1].lr_factor == 0:
+        raise OptionError(
+            "train.distillation.adversarial: a backbone that is not trained (train.backbone.lr_factor: 0) cannot learn "
+            "to fool a discriminator"
+        )
     if batch is not None and batch % options.accumulation:
         raise OptionError(
             f"train.accumulation: a batch of {batch} cannot be split into {options.accumulation} equal parts"

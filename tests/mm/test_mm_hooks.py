@@ -67,6 +67,17 @@ def test_without_the_hook_the_model_says_what_is_missing() -> None:
         model_of(SimpleNamespace(model=nn.Linear(1, 1)))
 
 
+def test_an_adversarial_loss_is_refused_where_it_would_be_another() -> None:
+    model = DistillationModel(NETWORK, distillation={"adversarial": {"weight": 0.1}})
+    model.weights = Schedule().at(1)
+    images = [torch.zeros(1, 3, 16, 16)] * 3
+    with pytest.raises(OptionError, match=r"model\.distillation\.adversarial: not where all of a step is one forward"):
+        model(images, mode="loss")
+    gathering = OptimWrapper(torch.optim.SGD(model.network.parameters(), lr=1.0), accumulative_counts=2)
+    with pytest.raises(OptionError, match=r"model\.distillation\.adversarial: not with .*accumulative_counts"):
+        model.train_step(dict(zip(("rainy", "label", "clean"), images, strict=True)), gathering)
+
+
 # --- the running mean ---
 
 

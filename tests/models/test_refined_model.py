@@ -147,13 +147,13 @@ def test_a_discriminator_takes_the_banks_rain_and_crops_that_are_large_enough() 
     with pytest.raises(OptionError, match=r"adversarial\.domain: .* datasets\.train\.rain names none"):
         check_options(options, training=True)
     options["datasets"]["train"].update(rain={"type": "plain"}, crop_size=15)
-    with pytest.raises(OptionError, match=r"adversarial\.layers: 4 need crops of at least 16 pixels, .* is 15"):
+    with pytest.raises(OptionError, match=r"adversarial\.layers: 4 need crops of at least 16 pixels, .* have 15"):
         check_options(options, training=True)
     options["datasets"]["train"]["crop_size"] = 16
-    check_options(options, training=True)
+    told = "datasets.train.rain: nothing uses it"
+    assert not any(line.startswith(told) for line in check_options(options, training=True))
     asked["weight"] = 0
-    with pytest.raises(OptionError, match=r"datasets\.train\.rain: nothing uses it"):
-        check_options(options, training=True)
+    assert any(line.startswith(told) for line in check_options(options, training=True))
 
 
 @pytest.mark.parametrize("recipe", ["rain200l", "rain1400", "did"])

@@ -17,7 +17,7 @@ from rainoerme_plugin.distillation.schedule import StepWeights
 from rainoerme_plugin.errors import NonFiniteError, OptionError, WeightsError
 from rainoerme_plugin.losses.total import LOSSES, SumLoss
 from rainoerme_plugin.options import StepOptions, read_section
-from rainoerme_plugin.training.distiller import Distiller, check_criterion, named_losses
+from rainoerme_plugin.training.distiller import Distiller, check_criterion, check_trainable, named_losses
 from rainoerme_plugin.training.skips import Skips
 
 EVERYTHING: dict[str, Any] = {
@@ -304,3 +304,10 @@ def test_the_discriminator_of_another_run_is_refused_on_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(WeightsError, match="discriminator"):
         judged([]).load_state_dict({"scaler": {}, "adversary": {"discriminator": 3}})
+
+
+def test_a_backbone_that_is_not_trained_cannot_fool_anyone() -> None:
+    network, asked = DistillationNet(Normed()), {"adversarial": EVERYTHING["adversarial"]}
+    check_trainable(network, "DistillationNet", options(distillation=asked, backbone={"lr_factor": 0.1}), None)
+    with pytest.raises(OptionError, match=r"train\.distillation\.adversarial: a backbone that is not trained"):
+        check_trainable(network, "DistillationNet", options(distillation=asked, backbone={"lr_factor": 0}), None)
