@@ -16,5 +16,5 @@ model = dict(
     distillation=dict(rain=dict(strength=[0.7, 1.5], none=0.1, grey=True, bank=1)),
     grad_clip=0.3,
 )
-optim_wrapper = dict(optimizer=dict(lr=2e-3, betas=(0.9, 0.99)))
+optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.99)))
 param_scheduler = dict(warmup_iter=200)

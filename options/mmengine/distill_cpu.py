@@ -2,5 +2,5 @@
 _base_ = "distill.py"
 
 train_dataloader = dict(num_workers=0, dataset=dict(crop_size=64, source="memory"))
-train_cfg = dict(max_iters=7000, val_interval=500)
-default_hooks = dict(ema=dict(decay=0.998), checkpoint=dict(interval=500))
+train_cfg = dict(max_iters=20000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=1000))
