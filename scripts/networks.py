@@ -1,11 +1,11 @@
-"""Which network earns its time? Each is trained for the same minutes, with the same rain, and scored on validation pairs.
+"""Which network earns its time? Each is trained for the same minutes, with the same rain, and scored on pairs.
 
     RAINOERME_DATA=FOLDER python scripts/networks.py --minutes 5 --root OUT [--only NAME ...] [KEY=VALUE ...]
 
-A network first does some iterations to be timed; then it is trained from the start with as many as the minutes hold, the
-learning rate falling over its own length. Take one thread a process, and as many as there are cores: OMP_NUM_THREADS=1.
-What is done under OUT is not done again. Prints PSNR (basicsr_y) of the 20 validation pairs of Rain100L, and at what
-clean photographs come back, on their clean versions.
+A network first does some iterations to be timed; then it is trained from the start with as many as the minutes hold,
+the learning rate falling over its own length. Let nothing else run, or take OMP_NUM_THREADS=1 and a core for each
+process. What is done under OUT is not done again. Prints PSNR (basicsr_y) of the 20 validation pairs of Rain100L, and
+at what their clean versions come back: the mean, and the least.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def figures(folder: Path) -> dict[str, float]:
     pairs = PairedRainDataset(name="val", dataroot=read_options(RECIPE)["datasets"]["val"]["dataroot"])
     found: dict[str, list[float]] = {"rainy": [], "clean": []}
     for sample in (pairs[index] for index in range(len(pairs))):
-        for kind, key in (("rainy", "lq"), ("clean", "gt")):
-            derained = derain_tiled(network, sample[key][None], needs_of(network))
+        for kind, image in (("rainy", sample["lq"]), ("clean", sample["gt"])):
+            derained = derain_tiled(network, image[None], needs_of(network))
             found[kind].append(psnr(to_image(derained[0]), to_image(sample["gt"]), "basicsr_y"))
     flops, _ = count_flops(network, needs_of(network), 321, 481)
     return {
@@ -96,11 +96,8 @@ def main() -> None:
             kept = {"seconds": seconds, "iterations": iterations, **figures(root / "experiments" / "run")}
             record.write_text(json.dumps(kept, indent=2))
         row = json.loads(record.read_text())
-        clean = f"{row['clean']:.1f}, {row['least']:.1f}"
-        print(
-            f"{name:48s} {row['flops']:7.1f} {row['seconds']:6.3f} {row['iterations']:10d} {row['psnr']:6.2f} {clean:>13s}",
-            flush=True,
-        )
+        cost = f"{row['flops']:7.1f} {row['seconds']:6.3f} {row['iterations']:10d}"
+        print(f"{name:48s} {cost} {row['psnr']:6.2f} {row['clean']:6.1f}, {row['least']:5.1f}", flush=True)
 
 
 if __name__ == "__main__":
