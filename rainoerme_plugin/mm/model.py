@@ -26,7 +26,8 @@ from ..distillation.step import DistillationStep, distillation_step
 from ..errors import OptionError
 from ..options import StepOptions, read_section
 from ..registry import MODELS
-from ..training.distiller import Distiller, backbone_of, check_criterion, check_trainable, named_losses, own_seed
+from ..training.checks import check_criterion, check_trainable
+from ..training.distiller import Distiller, backbone_of, named_losses, own_seed
 from ..training.skips import Skips
 from ..weights import load_weights
 

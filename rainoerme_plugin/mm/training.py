@@ -24,8 +24,8 @@ from ..registered.metrics import Metrics, try_first
 from ..registry import DATASETS, MODELS
 from ..training.best import best_rule
 from ..training.checkpoints import Checkpoint, changes
+from ..training.checks import check_trainable, try_crop
 from ..training.continuing import find_checkpoint, retreat, with_warmup
-from ..training.distiller import check_trainable, try_crop
 from ..training.opening import complete, made_and_read, open_folder, settle_seed
 from ..weights import checkpoint_of, save_networks
 from .hooks import networks_of

@@ -22,7 +22,8 @@ from ..distillation.graphs import Images
 from ..options import DistillationTrainOptions, Section, check_refinements, read_section
 from ..processes import mean_of_processes
 from ..registered.lr_scheduler import build_schedule
-from ..training.distiller import Distiller, backbone_of, check_criterion, check_trainable, named_losses, try_crop
+from ..training.checks import check_criterion, check_trainable, try_crop
+from ..training.distiller import Distiller, backbone_of, named_losses
 from ..training.optimisers import optimiser_settings, parameter_groups
 from ..training.skips import Skips
 from ..weights import checkpoint_of, load_weights, save_networks

@@ -17,7 +17,8 @@ from rainoerme_plugin.distillation.schedule import StepWeights
 from rainoerme_plugin.errors import NonFiniteError, OptionError, WeightsError
 from rainoerme_plugin.losses.total import LOSSES, SumLoss
 from rainoerme_plugin.options import StepOptions, read_section
-from rainoerme_plugin.training.distiller import Distiller, check_criterion, check_trainable, named_losses
+from rainoerme_plugin.training.checks import check_criterion, check_trainable
+from rainoerme_plugin.training.distiller import Distiller, named_losses
 from rainoerme_plugin.training.skips import Skips
 
 EVERYTHING: dict[str, Any] = {
