@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _write_options(file: Path, options: dict[str, Any], changes: dict[str, Any])
         place = options
         for part in path:
             place = place.setdefault(part, {})
-        place[last] = value
+        place[last] = deepcopy(value)  # the changes after this one may be within it
     file.write_text(yaml.safe_dump(options, sort_keys=False))
     return file
 
