@@ -1,6 +1,6 @@
 """Does a long training leak? Memory, open files and LMDB readers of `basicsr train` and its workers over time.
 
-    python scripts/soak.py [--opt options/distill_labels_cpu.yml] [--minutes 60] [--output soak.csv] [--plot soak.png] \\
+    python scripts/soak.py [--opt options/distill_cpu.yml] [--minutes 60] [--output soak.csv] [--plot soak.png] \\
         datasets.train.dataroot_rainy=RAINY datasets.train.dataroot_clean=CLEAN datasets.val.dataroot=RAINY ...
     python scripts/soak.py --read soak.csv --plot soak.png       # an earlier soak
 
@@ -44,7 +44,7 @@ from measure import say
 from processes import ITERATION, in_session
 from scipy.stats import theilslopes
 
-OPTIONS = Path(__file__).parent.parent / "options" / "distill_labels_cpu.yml"
+OPTIONS = Path(__file__).parent.parent / "options" / "distill_cpu.yml"
 NAME = "soak"
 ENDLESS = ("train.total_iter=10000000", "train.scheduler.end=10000000", "val.val_freq=100", "logger.print_freq=20")
 WARM_UP = 0.1
@@ -382,7 +382,7 @@ def _finish_panel(axes: Axes, what: str, minutes: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="override keys of the option file")
-    parser.add_argument("--opt", type=Path, default=OPTIONS, metavar="FILE", help="option file (distill_labels_cpu.yml)")
+    parser.add_argument("--opt", type=Path, default=OPTIONS, metavar="FILE", help="option file (distill_cpu.yml)")
     parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
     parser.add_argument("--every", type=float, default=5, metavar="SECONDS", help="between samples (5)")
     parser.add_argument("--output", type=Path, default=Path("soak.csv"), metavar="CSV", help="samples (soak.csv)")
