@@ -41,8 +41,9 @@ def ranks(values: list[float]) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    for name in ("rainy", "clean", "pairs"):
-        parser.add_argument(f"--{name}", required=True, metavar="FOLDER")
+    parser.add_argument("--rainy", required=True, metavar="FOLDER")
+    parser.add_argument("--clean", required=True, metavar="FOLDER")
+    parser.add_argument("--pairs", required=True, metavar="FOLDER")
     arguments = parser.parse_args()
     made = MadePairsDataset(name="made", dataroot_rainy=arguments.rainy, dataroot_clean=arguments.clean)
     true = PairedRainDataset(name="pairs", dataroot=arguments.pairs)
