@@ -158,6 +158,13 @@ DEFAULT_LABEL = {"type": StreaksFilter.name}
 """The filter of options/distill.yml, by which labels to look at are made, too; its arguments are its defaults."""
 
 
+def _check_folder(arguments: Mapping[str, Any], key: str) -> None:
+    """Whether what is ready-made in a folder is told by its path alone."""
+    if set(arguments) != {"path"}:
+        given = ", ".join(arguments) or "nothing"
+        raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {given}")
+
+
 class LabelOptions(Section):
     """``datasets.train.label``: a coarse filter with its arguments, or ``type: folder`` with a path."""
 
@@ -188,9 +195,7 @@ class LabelOptions(Section):
         """
         arguments = self.model_dump(exclude={"type"}, exclude_none=True)
         if self.type == "folder":
-            if set(arguments) != {"path"}:
-                given = ", ".join(arguments) or "nothing"
-                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {given}")
+            _check_folder(arguments, key)
             return None
         if self.type not in FILTERS:
             known = [*FILTERS, "folder"]
@@ -228,9 +233,7 @@ class RainBankOptions(Section):
         """
         given = self.model_dump(exclude={"type"}, exclude_none=True)
         if self.type == "folder":
-            if set(given) != {"path"}:
-                names = ", ".join(given) or "nothing"
-                raise OptionError(f"{key}: 'type: folder' needs path: and nothing else, got {names}")
+            _check_folder(given, key)
             return None
         if self.path is not None:
             raise OptionError(f"{key}.path: is for 'type: folder'; 'type: plain' looks into the rainy photographs")
@@ -427,6 +430,11 @@ class DistillationOptions(Section):
     confidence: ConfidenceOptions = ConfidenceOptions()
     adversarial: AdversarialOptions = AdversarialOptions()
     rain_share: Number = 0.0
+
+    @property
+    def spares_detail(self) -> bool:
+        """Whether nothing goes through the detail enhancement block, since all rain is of a bank."""
+        return self.rain.bank == 1
 
     def refinements(self) -> Refinements:
         """What is done beyond the paper.

@@ -22,6 +22,7 @@ from .horizon import of_no_use
 from .losses.total import LOSSES, SumLoss
 from .options import (
     AdversarialOptions,
+    DistillationOptions,
     DistillationTrainOptions,
     LoaderOptions,
     Section,
@@ -101,10 +102,9 @@ def check_options(options: Mapping[str, Any], *, training: bool) -> list[str]:
     _check_datasets(options["datasets"], tables["dataset"], model, training, warnings)
     if training:
         warnings += _too_short(train, options, logger)
-        data = options["datasets"]["train"]
-        adversarial = train.distillation.adversarial if isinstance(train, DistillationTrainOptions) else None
-        _check_bank(data, bank_share(options), adversarial, warnings)
-        _check_crops(data, adversarial)
+        if isinstance(train, DistillationTrainOptions):
+            _check_bank(options["datasets"]["train"], train.distillation, warnings)
+            _check_crops(options["datasets"]["train"], train.distillation.adversarial)
     for key, network in named.items():  # the one check that takes time
         check_network(tables["arch"], network, key)
     return warnings
@@ -299,27 +299,16 @@ def _check_datasets(datasets: Mapping[str, Any], table: Any, model: type, traini
         raise OptionError(f"datasets.train: is missing{nearest('train', datasets)}")
 
 
-def bank_share(options: Mapping[str, Any]) -> float:
-    """``train.distillation.rain.bank``, 0 where it is not said."""
-    found: Any = options.get("train")
-    for name in ("distillation", "rain"):
-        found = (found or {}).get(name)
-    return float((found or {}).get("bank") or 0)
-
-
-def _check_bank(
-    data: Mapping[str, Any], share: float, adversarial: AdversarialOptions | None, warnings: list[str]
-) -> None:
+def _check_bank(data: Mapping[str, Any], distillation: DistillationOptions, warnings: list[str]) -> None:
     """Whether there is a bank of rain where one is asked for, and one is asked for where it is.
 
     Args:
         data: ``datasets.train``.
-        share: ``train.distillation.rain.bank``.
-        adversarial: ``train.distillation.adversarial``.
+        distillation: ``train.distillation``.
         warnings: Is told of a bank that nothing uses.
     """
-    there = data.get("rain") is not None
-    judged = adversarial is not None and adversarial.weight > 0 and adversarial.domain == "rain"
+    there, share, adversarial = data.get("rain") is not None, distillation.rain.bank, distillation.adversarial
+    judged = adversarial.weight > 0 and adversarial.domain == "rain"
     if share and not there:
         raise OptionError(
             f"train.distillation.rain.bank: {share:g} of the clean images should get rain of a bank, but "
@@ -337,11 +326,11 @@ def _check_bank(
         )
 
 
-def _check_crops(data: Mapping[str, Any], adversarial: AdversarialOptions | None) -> None:
+def _check_crops(data: Mapping[str, Any], adversarial: AdversarialOptions) -> None:
     """Whether a discriminator can judge crops of this size."""
     side = data.get("crop_size", UnpairedRainOptions.model_fields["crop_size"].default)
     side = min(side, data.get("late_crop_size") or side)
-    if adversarial is not None and adversarial.weight > 0 and side < 2**adversarial.layers:
+    if adversarial.weight > 0 and side < 2**adversarial.layers:
         raise OptionError(
             f"train.distillation.adversarial.layers: {adversarial.layers} need crops of at least "
             f"{2**adversarial.layers} pixels, those of datasets.train have {side}; take fewer"

@@ -111,6 +111,13 @@ def test_a_misspelt_key_of_a_stock_file_is_refused(section: str, key: str, value
         check_options(options, training=True)
 
 
+@pytest.mark.parametrize("value", ["text", 3, {"rain": 1}])
+def test_what_a_stock_model_does_not_read_may_be_anything(value: object) -> None:
+    options = stock_options()
+    options["train"]["distillation"] = value
+    assert check_options(options, training=True) == ["train.distillation: nothing seems to read this key"]
+
+
 def test_a_key_that_is_like_nothing_only_warns_in_a_stock_file() -> None:
     options = stock_options()
     options["remark"] = "left over"

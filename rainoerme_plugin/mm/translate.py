@@ -49,7 +49,7 @@ def runner_config(opt: Mapping[str, Any], went_back: int = 0) -> dict[str, Any]:
         },
         "model_wrapper_cfg": {
             "type": f"{SCOPE}.DistributedDistillation",
-            "find_unused_parameters": opt.get("find_unused_parameters", False),
+            "find_unused_parameters": opt.get("find_unused_parameters", options.distillation.spares_detail),
         },
         "optim_wrapper": {"optimizer": options.optim_g, "constructor": "OptionOptimWrapper"},
         "param_scheduler": {

@@ -139,10 +139,11 @@ class DistillationModel(DerainingModel):
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         place(net, needs_of(net))
-        if self.is_train and (found := backbone_of(net, self._train_options(self.opt).backbone)):
-            backbone, options = found
-            if options.lr_factor == 0:
-                backbone.requires_grad_(False)
+        if self.is_train:
+            options = self._train_options(self.opt)
+            if (found := backbone_of(net, options.backbone)) and found[1].lr_factor == 0:
+                found[0].requires_grad_(False)
+            self.opt.setdefault("find_unused_parameters", options.distillation.spares_detail)
         return super().model_to_device(net)
 
     def model_ema(self, decay: float = 0.999) -> None:

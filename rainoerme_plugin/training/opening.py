@@ -22,7 +22,7 @@ from ..files import remove_leftovers, user_path, write_whole
 from ..plugin import register
 from ..processes import first_decides, join_processes
 from ..progress import say
-from ..schema import bank_share, check_options
+from ..schema import check_options
 from .random_states import seed_all, undisturbed
 
 
@@ -57,9 +57,6 @@ def _complete(raw: Mapping[str, Any], request: Request, training: bool, rank: in
     opt.update(is_train=training, dist=world > 1, rank=rank, world_size=world, root_path=str(request.root.resolve()))
     opt["auto_resume"] = request.auto_resume or _is_restart()
     opt["asked"] = deepcopy(dict(raw))
-    if training and bank_share(opt) == 1:
-        # Nothing goes through the detail enhancement block, if all rain is of a bank.
-        opt.setdefault("find_unused_parameters", True)
     opt["path"] = dict(opt.get("path") or {})
     defaults = {"print_freq": 100, "save_checkpoint_freq": 5000, "use_tb_logger": False}
     opt["logger"] = {**defaults, **(opt.get("logger") or {})}
