@@ -29,14 +29,16 @@ from rainoerme_plugin.models.opening import open_run
 from rainoerme_plugin.registered.datasets import PairedRainDataset
 
 RECIPE = Path(__file__).parent.parent / "options" / "rain100l_unpaired_cpu.yml"
-UNET = "{type: DerainUNet, width: 32, encoder: [2, 2], middle: 2, decoder: [2, 1], shrink: 2, attention: true}"
+UNET = "{type: DerainUNet, channels: 32, encoder: [2, 2], middle: 2, decoder: [2, 1], shrink: 2, attention: true}"
 NAFNET = "{{type: NAFNet, width: {}, enc_blk_nums: [{}], middle_blk_num: {}, dec_blk_nums: [{}]}}"
 BACKBONES = {
     "DerainUNet": UNET,
-    "DerainUNet, width 24, 1-2, 2, 1-1": UNET.replace("32", "24").replace("2, 2]", "1, 2]").replace("2, 1]", "1, 1]"),
-    "DerainUNet, width 48": UNET.replace("32", "48"),
+    "DerainUNet, channels 24, 1-2, 2, 1-1": UNET.replace("32", "24")
+    .replace("2, 2]", "1, 2]")
+    .replace("2, 1]", "1, 1]"),
+    "DerainUNet, channels 48": UNET.replace("32", "48"),
     "DerainUNet, without attention": UNET.replace("true", "false"),
-    "DerainUNet, width 16, shrink 1": UNET.replace("32", "16").replace("shrink: 2", "shrink: 1"),
+    "DerainUNet, channels 16, shrink 1": UNET.replace("32", "16").replace("shrink: 2", "shrink: 1"),
     "NAFNet, width 16, 1-1-2, 2, 1-1-1": NAFNET.format(16, "1, 1, 2", 2, "1, 1, 1"),
     "NAFNet, width 32, 2-2, 2, 2-1": NAFNET.format(32, "2, 2", 2, "2, 1"),
     "PReNet": "{type: PReNet, stages: 6}",

@@ -18,7 +18,7 @@ FOUR_LEVELS: dict[str, Any] = {"enc_blk_nums": [1, 1, 1, 1], "dec_blk_nums": [1,
 # The smallest that each constructor makes, with a field of view of less than 184 columns where that ends at all.
 SMALL: dict[str, dict[str, Any]] = {
     "RainOerMeNet": {"channels": 4},
-    "DerainUNet": {"width": 16, "encoder": (1,), "middle": 1, "decoder": (1,)},
+    "DerainUNet": {"channels": 16, "encoder": (1,), "middle": 1, "decoder": (1,)},
     "PRN": {"stages": 2, "channels": 4},
     "PReNet": {"stages": 2, "channels": 4},
     "PRN_r": {"stages": 2, "channels": 4},

@@ -11,7 +11,9 @@ model = dict(
     network=dict(
         _delete_=True,
         type="DistillationNet",
-        backbone=dict(type="DerainUNet", width=32, encoder=[2, 2], middle=2, decoder=[2, 1], shrink=2, attention=True),
+        backbone=dict(
+            type="DerainUNet", channels=32, encoder=[2, 2], middle=2, decoder=[2, 1], shrink=2, attention=True
+        ),
     ),
     distillation=dict(rain=dict(strength=[0.7, 1.5], none=0.1, grey=True, bank=1)),
     grad_clip=0.3,

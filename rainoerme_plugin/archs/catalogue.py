@@ -116,7 +116,7 @@ def _of_derain_unet(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
     intro = state["intro.weight"]
     return {
-        "width": intro.shape[0],
+        "channels": intro.shape[0],
         "encoder": blocks("encoder"),
         "middle": len(numbers("middle")),
         "decoder": blocks("decoder"),

@@ -77,7 +77,7 @@ class DerainUNet(nn.Module):
     """A small U-shaped derainer of NAFNet's blocks that works at half size; 421,868 parameters.
 
     Args:
-        width: Channels of the first level; each further one has twice as many.
+        channels: Of the first level; each further one has twice as many.
         encoder: Blocks of each level on the way down. Between levels the size is halved.
         middle: Blocks of the lowest level.
         decoder: Blocks of each level on the way up, from the lowest.
@@ -91,7 +91,7 @@ class DerainUNet(nn.Module):
 
     def __init__(
         self,
-        width: int = 32,
+        channels: int = 32,
         encoder: Sequence[int] = (2, 2),
         middle: int = 2,
         decoder: Sequence[int] = (2, 1),
@@ -99,7 +99,7 @@ class DerainUNet(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        numbers = {"width": width, "encoder": min(encoder, default=1), "middle": middle}
+        numbers = {"channels": channels, "encoder": min(encoder, default=1), "middle": middle}
         numbers |= {"decoder": min(decoder, default=1), "shrink": shrink}
         for name, number in numbers.items():
             if number < 1:
@@ -112,18 +112,17 @@ class DerainUNet(nn.Module):
         self.attention = attention
         self.stride = shrink * 2 ** len(encoder)
         """Height and width that it takes are multiples of this."""
-        widths = [width * 2**level for level in range(len(encoder) + 1)]
-        self.intro = nn.Conv2d(3 * shrink**2, width, 3, padding=1)
+        widths = [channels * 2**level for level in range(len(encoder) + 1)]
+        self.intro = nn.Conv2d(3 * shrink**2, channels, 3, padding=1)
         self.encoder = nn.ModuleList(_blocks(*level, attention) for level in zip(encoder, widths, strict=False))
-        self.down = nn.ModuleList(nn.Conv2d(channels, 2 * channels, 2, stride=2) for channels in widths[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(wide, 2 * wide, 2, stride=2) for wide in widths[:-1])
         self.middle = _blocks(middle, widths[-1], attention)
         self.up = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
-            for channels in widths[:0:-1]
+            nn.Sequential(nn.Conv2d(wide, 2 * wide, 1, bias=False), nn.PixelShuffle(2)) for wide in widths[:0:-1]
         )
         self.decoder = nn.ModuleList(_blocks(*level, attention) for level in zip(decoder, widths[-2::-1], strict=True))
         # Not zeros: of a rain layer that starts at 0 the distillation learns nothing.
-        self.ending = nn.Conv2d(width, 3 * shrink**2, 3, padding=1)
+        self.ending = nn.Conv2d(channels, 3 * shrink**2, 3, padding=1)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """Derain ``rainy`` (B, 3, H, W), RGB in [0, 1], H and W multiples of ``stride``.

@@ -36,6 +36,8 @@ class DistillationNet(_DistillationNet):
         detail_start: What the block does before training: ``identity`` or ``noise`` (the paper's).
         multiple: Height and width that the backbone takes must be a multiple of this; None: as the catalogue says.
         output: Which of a backbone's results is the derained image, from 0; None: as the catalogue says.
+        channels: The backbone's own ``channels``, if that is to be another number than ``backbone`` has: the same key
+            for a smaller network here and in ``RainOerMeNet``.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class DistillationNet(_DistillationNet):
         detail_start: Literal["identity", "noise"] = "identity",
         multiple: int | None = None,
         output: int | None = None,
+        channels: int | None = None,
     ) -> None:
-        network = _build(backbone)
+        network = _build(backbone if channels is None else {**backbone, "channels": channels})
         if pretrained is not None:
             load_weights(network, pretrained, param_key, strict=strict_load, option="param_key:")
         told: dict[str, Any] = {"multiple": multiple, "output": output}

@@ -273,12 +273,12 @@ def own(name: str, **arguments: Any) -> dict[str, Tensor]:
         ("RainOerMeNet", {"channels": 16, "detail_layers": 2}),
         (
             "DerainUNet",
-            {"width": 8, "encoder": (2, 2), "middle": 2, "decoder": (2, 1), "shrink": 2, "attention": False},
+            {"channels": 8, "encoder": (2, 2), "middle": 2, "decoder": (2, 1), "shrink": 2, "attention": False},
         ),
-        ("DerainUNet", {"width": 3, "encoder": (), "middle": 11, "decoder": (), "shrink": 1, "attention": True}),
+        ("DerainUNet", {"channels": 3, "encoder": (), "middle": 11, "decoder": (), "shrink": 1, "attention": True}),
         (
             "DerainUNet",
-            {"width": 1, "encoder": (1, 12, 1), "middle": 1, "decoder": (1, 3, 2), "shrink": 3, "attention": True},
+            {"channels": 1, "encoder": (1, 12, 1), "middle": 1, "decoder": (1, 3, 2), "shrink": 3, "attention": True},
         ),
         ("PRN", {"channels": 6}),
         ("PReNet", {"channels": 7}),

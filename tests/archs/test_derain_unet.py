@@ -27,9 +27,9 @@ spandrel: Any = importlib.import_module("spandrel")
 NAFNet = importlib.import_module("spandrel.architectures.NAFNet").NAFNet
 
 SHAPES: list[dict[str, Any]] = [
-    {"width": 8, "encoder": (2, 2), "middle": 2, "decoder": (2, 1), "shrink": 2},
-    {"width": 4, "encoder": (1, 3, 1), "middle": 1, "decoder": (2, 1, 2), "shrink": 1},
-    {"width": 6, "encoder": (1,), "middle": 3, "decoder": (2,), "shrink": 3},
+    {"channels": 8, "encoder": (2, 2), "middle": 2, "decoder": (2, 1), "shrink": 2},
+    {"channels": 4, "encoder": (1, 3, 1), "middle": 1, "decoder": (2, 1, 2), "shrink": 1},
+    {"channels": 6, "encoder": (1,), "middle": 3, "decoder": (2,), "shrink": 3},
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=["half", "full", "third"])
 
@@ -68,7 +68,7 @@ def by_nafnet(network: nn.Module, shape: dict[str, Any], rainy: Tensor) -> Tenso
     """What spandrel's NAFNet with the same weights makes of an image, around the same pixel-unshuffle."""
     colours = 3 * shape["shrink"] ** 2
     counts = {"enc_blk_nums": list(shape["encoder"]), "dec_blk_nums": list(shape["decoder"])}
-    theirs = NAFNet(img_channel=colours, width=shape["width"], middle_blk_num=shape["middle"], **counts).double()
+    theirs = NAFNet(img_channel=colours, width=shape["channels"], middle_blk_num=shape["middle"], **counts).double()
     weights = {as_nafnet(name): value for name, value in network.state_dict().items()}
     for name, value in theirs.state_dict().items():
         if "sca.1." in name and name not in weights:  # no attention: each channel's weight is 1
@@ -251,7 +251,7 @@ def test_autocast_keeps_the_result_near() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"encoder": (2, 0)}, "encoder must be at least 1, got 0"),
         ({"middle": 0}, "middle must be at least 1, got 0"),
         ({"decoder": (-1, 1)}, "decoder must be at least 1, got -1"),

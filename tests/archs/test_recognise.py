@@ -54,8 +54,8 @@ PUBLISHED: dict[str, tuple[type[nn.Module], str | None, str, int]] = {
 OWN: list[tuple[type[nn.Module], dict[str, Any]]] = [
     (RainOerMeNet, {"channels": 4, "detail_layers": 2}),
     (RainOerMeNet, {"channels": 3, "detail_layers": 3}),
-    (DerainUNet, {"width": 4, "encoder": (1, 2), "middle": 1, "decoder": (3, 1), "shrink": 2}),
-    (DerainUNet, {"width": 5, "encoder": (2,), "middle": 3, "decoder": (1,), "shrink": 1, "attention": True}),
+    (DerainUNet, {"channels": 4, "encoder": (1, 2), "middle": 1, "decoder": (3, 1), "shrink": 2}),
+    (DerainUNet, {"channels": 5, "encoder": (2,), "middle": 3, "decoder": (1,), "shrink": 1, "attention": True}),
     (PRN, {"channels": 4}),
     (PReNet, {"channels": 5}),
     (PRN_r, {"channels": 6}),

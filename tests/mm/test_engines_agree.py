@@ -17,7 +17,7 @@ from rainoerme_plugin.config import Request
 from rainoerme_plugin.training.distiller import Distiller
 
 BACKBONE = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "RainOerMeNet", "channels": 4}}
-UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "width": 4, "encoder": [1, 1], "decoder": [1, 1]}}
+UNET = {**BACKBONE, "backbone": {"type": "DerainUNet", "channels": 4, "encoder": [1, 1], "decoder": [1, 1]}}
 COSINE = {"_delete_": True, "type": "CosineLR"}
 ADVERSARIAL = {"weight": 0.1, "start": 2, "channels": 4, "layers": 2}
 PARTS = {"_delete_": True, "type": "DistillationNet", "backbone": {"type": "Normed"}, "detail_layers": 2}

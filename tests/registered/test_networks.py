@@ -34,7 +34,7 @@ SWINIR = {"type": "SwinIR", "upscale": 1, "window_size": 4, "img_size": 24, "emb
 RCAN = {"type": "RCAN", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_group": 1, "num_block": 1,
         "squeeze_factor": 4, "upscale": 1, "img_range": 1.0}  # fmt: skip
 NAFNET = {"type": "NAFNet", "width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]}
-UNET = {"type": "DerainUNet", "width": 4, "encoder": [1, 2], "middle": 1, "decoder": [1, 1]}
+UNET = {"type": "DerainUNet", "channels": 4, "encoder": [1, 2], "middle": 1, "decoder": [1, 1]}
 KEYS = ["params", "params_detail", "params_ema", "params_ema_detail"]
 
 
@@ -216,6 +216,12 @@ def test_what_a_backbone_takes_is_known_unless_the_options_say_it(
     backbone: dict[str, Any], more: dict[str, Any], needs: Needs
 ) -> None:
     assert build(distilled(backbone, **more)).backbone_needs == needs
+
+
+def test_channels_are_the_backbones_own_whatever_it_is() -> None:
+    assert DistillationNet(UNET, channels=8).backbone.intro.out_channels == 8  # type: ignore[union-attr]
+    assert DistillationNet({"type": "RainOerMeNet"}, channels=3).backbone.inc[0].out_channels == 3  # type: ignore[index,union-attr]
+    assert DistillationNet(UNET).backbone.intro.out_channels == UNET["channels"]  # type: ignore[union-attr]
 
 
 def test_options_are_left_as_they_were() -> None:
